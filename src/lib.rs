@@ -1,0 +1,8 @@
+//! pmkvq: a KV cache for llama.cpp with a fixed memory budget and the best precision that fits at every moment.
+//!
+//! The cache starts at 16 bits and is shrunk in place, block by block, 16 -> 8 -> 4 -> 2 bits as the budget fills
+//! (PM-KVQ, arXiv 2505.18610). This crate holds the decisions and the CPU kernels; the glue that must sit inside
+//! llama.cpp is in `llama/`, its call sites in `patches/`.
+
+pub mod geometry;
+pub mod shape;
