@@ -5,4 +5,5 @@
 //! llama.cpp is in `llama/`, its call sites in `patches/`.
 
 pub mod geometry;
+pub mod policy;
 pub mod shape;
