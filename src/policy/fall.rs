@@ -64,13 +64,13 @@ impl std::error::Error for FallError {}
 /// A config that [`Policy::new`] refuses, lengths that fall or exceed `n_ctx`, a ubatch of zero.
 pub fn simulate(config: Config, lengths: &[u32], n_ubatch: u32) -> Result<Vec<Sample>, FallError> {
     let n_ctx = config.n_ctx;
+    let mut policy = Policy::new(config).map_err(FallError::Config)?;
     if n_ubatch == 0 || lengths.windows(2).any(|w| w[1] < w[0]) {
         return Err(FallError::BadSteps);
     }
     if let Some(&length) = lengths.iter().find(|l| **l > n_ctx) {
         return Err(FallError::TooLong { length, n_ctx });
     }
-    let mut policy = Policy::new(config).map_err(FallError::Config)?;
     let n_cells = policy.config().n_blocks as usize * BLOCK;
     let (mut pos, mut seq) = (vec![-1i32; n_cells], vec![[0u64; 4] as SeqSet; n_cells]);
     let mut held = 0;

@@ -49,8 +49,8 @@ struct Block {
 /// Where a sequence's next token goes.
 struct Seq {
     id: u32,
-    /// Its open block, and the cell in it after which to go on.
-    open: Option<(usize, usize)>,
+    /// One past its newest cell, if its next token may go in the same block.
+    open: Option<usize>,
     /// Blocks below this have no free cell, or are used by others as well.
     own: usize,
     any: usize,
@@ -90,21 +90,26 @@ impl Placing<'_> {
                 self.seqs.len() - 1
             }
         };
-        let cell = match self.in_open_block(s) {
-            Some(cell) => Some(cell),
-            None => self.in_empty_block(seq),
+        let (cell, goes_on) = match self.in_open_block(s).or_else(|| self.in_empty_block(seq)) {
+            Some(cell) => (cell, true),
+            None => {
+                let cell = self.in_any_block(s)?;
+                (cell, self.may_open(cell as usize / BLOCK, seq))
+            }
         };
-        if let Some(cell) = cell {
-            self.seqs[s].open = Some((cell as usize / BLOCK, cell as usize % BLOCK + 1));
-            return Some(cell);
-        }
-        self.seqs[s].open = None;
-        self.in_any_block(s)
+        self.seqs[s].open = goes_on.then_some(cell as usize + 1);
+        Some(cell)
     }
 
     fn in_open_block(&mut self, s: usize) -> Option<u32> {
-        let (b, after) = self.seqs[s].open?;
+        let after = self.seqs[s].open?;
         let id = self.seqs[s].id;
+        // `after` is one past the newest cell, which may be the last of its block.
+        let b = (after - 1) / BLOCK;
+        let after = after - b * BLOCK;
+        if self.opened[b] != NONE && self.blocks[self.opened[b] as usize].mixed {
+            return None;
+        }
         // Cells above the newest first: a block then ages in order, and a rolled back tail is filled again in place.
         self.take(b, after, id).or_else(|| self.take(b, 0, id))
     }
@@ -192,21 +197,17 @@ impl Placing<'_> {
     }
 
     /// The block that holds the newest cell of `seq`, if its next tokens may go there too: not a sink block, at 16 bits on
-    /// every side, and used by `seq` alone. With it the cell to go on after.
-    fn open_block(&self, pos: i32, seq: u32) -> Option<(usize, usize)> {
-        let may_open = |cell: usize| {
-            let b = cell / BLOCK;
-            b >= self.policy.sink_blocks()
-                && (self.summary.used[b] as usize) < BLOCK
-                && self.at_16_bits(b)
-                && self.cells.only(b, seq)
-        };
+    /// every side, and used by `seq` alone. Given as one past the newest cell in it.
+    fn open_block(&self, pos: i32, seq: u32) -> Option<usize> {
         let mut newest = self.newest_cells(pos, seq);
-        newest.retain(|&cell| may_open(cell));
+        newest.retain(|&cell| self.has_room(cell / BLOCK) && self.may_open(cell / BLOCK, seq));
         // Image tokens share a position, so that the newest may be many: go on after the last of the first such block.
         let block = newest.first()? / BLOCK;
-        let last = newest.iter().filter(|&&c| c / BLOCK == block).max()?;
-        Some((block, last % BLOCK + 1))
+        newest
+            .iter()
+            .filter(|&&c| c / BLOCK == block)
+            .max()
+            .map(|last| last + 1)
     }
 
     /// All cells of a sequence at its largest position, by cell.
@@ -247,6 +248,10 @@ impl Placing<'_> {
             found.extend(cells.filter(|&c| self.cells.pos[c] == pos && self.cells.has(c, seq)));
         }
         found
+    }
+
+    fn may_open(&self, b: usize, seq: u32) -> bool {
+        b >= self.policy.sink_blocks() && self.at_16_bits(b) && self.only(b, seq)
     }
 
     /// Whether a block was never narrowed on any side, as far as its present tokens go.

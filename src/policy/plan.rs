@@ -269,7 +269,7 @@ impl<'a> Plan<'a> {
     fn narrow_to_caps(&mut self, touched: &[Touched]) {
         let policy = self.policy;
         let blocks: Vec<usize> = (0..policy.over_cap.len())
-            .filter(|&b| policy.over_cap[b] > 0 || touched.iter().any(|t| t.block as usize == b))
+            .filter(|&b| policy.over_cap[b] > 0 || touched.binary_search_by_key(&b, |t| t.block as usize).is_ok())
             .collect();
         let survey = self.look(&blocks);
         for b in blocks {
