@@ -12,8 +12,10 @@ impl Plan<'_> {
         let survey = self.survey();
         self.by_price(pool, &survey);
         for class in [Class::Past, Class::Window, Class::Open, Class::Sink] {
-            for b in self.blocks(&survey, class) {
-                self.squeeze(pool, b);
+            if self.short(pool) {
+                for b in self.blocks(&survey, class) {
+                    self.squeeze(pool, b);
+                }
             }
         }
         self.keep(survey);
@@ -28,11 +30,17 @@ impl Plan<'_> {
     fn by_price(&mut self, pool: usize, survey: &Survey) {
         let order = self.blocks(survey, Class::Past);
         let policy = self.policy;
+        let fixed = self.out_of_reach(survey);
         for rank in policy.prices.ranks() {
+            // Most ranks have no block left to narrow: knowing that without looking at every block is what keeps a
+            // shrink in mid-decode short.
             let steps: Vec<_> = rank
                 .iter()
                 .filter(|step| policy.config.sides[step.side as usize].pool == pool)
-                .filter(|step| self.widths[step.side as usize][step.from.index()] > 0)
+                .filter(|step| {
+                    let (side, from) = (step.side as usize, step.from.index());
+                    self.widths[side][from] > fixed[side][from]
+                })
                 .collect();
             if steps.is_empty() {
                 continue;
@@ -48,9 +56,28 @@ impl Plan<'_> {
         }
     }
 
+    /// Blocks at each width, per side, that hold tokens and may not be narrowed yet: sinks, windows and open blocks.
+    fn out_of_reach(&self, survey: &Survey) -> Vec<[u32; 4]> {
+        let mut fixed = vec![[0; 4]; self.widths.len()];
+        for (b, class) in survey.class.iter().enumerate() {
+            if matches!(class, Class::Empty | Class::Past) {
+                continue;
+            }
+            for (side, of_side) in fixed.iter_mut().enumerate() {
+                if let Some(w) = self.width(side, b) {
+                    of_side[w.index()] += 1;
+                }
+            }
+        }
+        fixed
+    }
+
     /// Narrows a block as far as is needed and allowed, cheapest steps first. Steps that free nothing because the block
     /// has few pages anyway are left out; the longer steps that they are part of come last.
     fn squeeze(&mut self, pool: usize, b: usize) {
+        if !self.short(pool) {
+            return;
+        }
         let policy = self.policy;
         let sides = || (0..policy.config.sides.len()).filter(|&s| policy.config.sides[s].pool == pool);
         if sides().all(|s| self.width(s, b).is_none_or(|w| w == policy.config.sides[s].floor())) {

@@ -2,10 +2,10 @@
 
 use super::cells::{CellView, Summary};
 use super::config::{Config, ConfigError, Initial, MAX_SEQ};
-use super::pages::Pool;
+use super::pages::{covered, Pool};
 use super::plan::NONE;
 use super::price::Prices;
-use super::stage::Stage;
+use super::stage::{BlockOp, Stage};
 use crate::geometry::{BlockEntry, Width, BLOCK};
 
 /// The policy of one cache. See the [module](super) for the order of calls.
@@ -95,27 +95,17 @@ impl Policy {
             return;
         }
         self.dirty.clear();
-        let stage = std::mem::take(&mut self.stage.changes);
-        for change in &stage {
-            let (side, block) = (change.side as usize, change.block as usize);
-            self.tally(side, block, false);
-            self.table[side][block] = change.entry;
-            self.cover[side * self.config.n_blocks as usize + block] = change.cover;
-            self.tally(side, block, true);
-            self.dirty.push((change.side, change.block));
+        let changes = std::mem::take(&mut self.stage.changes);
+        for change in &changes {
+            self.set_entry(change.side as usize, change.block as usize, change.entry, change.cover);
         }
-        self.stage.changes = stage;
+        self.stage.changes = changes;
         for (pool, exchange) in self.pools.iter_mut().zip(&mut self.stage.exchange) {
             exchange.apply(pool);
         }
-        for op in &self.stage.ops.ops {
-            for w in Width::ALL
-                .into_iter()
-                .filter(|w| (*w as i32) <= op.from && (*w as i32) > op.to)
-            {
-                self.shrinks[w.index()] += 1;
-            }
-        }
+        let ops = std::mem::take(&mut self.stage.ops.ops);
+        ops.iter().for_each(|op| self.count_shrink(op));
+        self.stage.ops.ops = ops;
         for &(seq, cell) in &self.stage.hints {
             self.hint[seq as usize] = cell;
         }
@@ -126,6 +116,49 @@ impl Policy {
         self.n_tokens += self.stage.n_tokens;
         self.n_ubatches += 1;
         self.stage.clear();
+    }
+
+    /// Only some of the operations ran (`done`, in the order of [`Ops::ops`](super::Ops); missing ones did not) and the
+    /// ubatch will not be computed: blocks whose operation ran have the new width, all else stays what it was.
+    pub fn commit_partly(&mut self, done: &[bool]) {
+        self.dirty.clear();
+        let ops = std::mem::take(&mut self.stage.ops.ops);
+        for op in ops.iter().zip(done).filter(|(_, done)| **done).map(|(op, _)| op) {
+            let (side, block) = (op.side as usize, op.block as usize);
+            let entry = BlockEntry {
+                width: op.to,
+                pages: op.dst,
+            };
+            let gone = self.table[side][block]
+                .pages
+                .into_iter()
+                .filter(|p| *p >= 0 && !op.dst.contains(p));
+            self.pools[self.config.sides[side].pool].free.extend(gone);
+            let cover = Width::from_bits(op.to as u32).map_or(0, |w| {
+                let present = op.dst.iter().enumerate().filter(|(_, p)| **p >= 0);
+                present.fold(0, |mask, (i, _)| mask | covered(i, w))
+            });
+            self.set_entry(side, block, entry, cover);
+            self.count_shrink(op);
+        }
+        self.stage.clear();
+    }
+
+    fn set_entry(&mut self, side: usize, block: usize, entry: BlockEntry, cover: u8) {
+        self.tally(side, block, false);
+        self.table[side][block] = entry;
+        self.cover[side * self.config.n_blocks as usize + block] = cover;
+        self.tally(side, block, true);
+        self.dirty.push((side as u32, block as u32));
+    }
+
+    fn count_shrink(&mut self, op: &BlockOp) {
+        for w in Width::ALL
+            .into_iter()
+            .filter(|w| (*w as i32) <= op.from && (*w as i32) > op.to)
+        {
+            self.shrinks[w.index()] += 1;
+        }
     }
 
     /// The operations did not run: what was staged is dropped and the table stays what it was.

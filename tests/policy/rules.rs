@@ -139,8 +139,8 @@ fn a_prefill_stores_at_once_what_it_will_not_keep_at_16_bits() {
     // Old blocks gave no more than was needed once every new one that leaves the window had started as narrow.
     let kinds = look::kinds(world.policy.config(), &world.pos, &world.seq, 2);
     for (b, kind) in kinds.iter().enumerate() {
-        for s in 0..2 {
-            let (old, new) = (before[s][b].width, world.policy.table(s)[b].width);
+        for (s, table) in before.iter().enumerate() {
+            let (old, new) = (table[b].width, world.policy.table(s)[b].width);
             match kind {
                 look::Kind::Past if old == 0 => assert!(new < 16, "block {b} is new and kept at {new} bits"),
                 look::Kind::Past | look::Kind::Empty => {}
@@ -199,11 +199,8 @@ fn static_plans_narrow_what_leaves_the_window_whatever_room_there_is() {
             Initial::Final => [2, 4],
             Initial::Bits(_) => [8, 8],
         };
-        for s in 0..2 {
-            let expected = [
-                16, narrow[s], narrow[s], narrow[s], narrow[s], narrow[s], narrow[s], 16, 16,
-            ];
-            assert_eq!(widths(&world, s)[..9], expected);
+        for (s, n) in narrow.into_iter().enumerate() {
+            assert_eq!(widths(&world, s)[..9], [16, n, n, n, n, n, n, 16, 16]);
         }
     }
 }

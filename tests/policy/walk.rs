@@ -83,9 +83,12 @@ fn step(world: &mut World, rng: &mut Rng) {
                     tokens.extend((0..rng.range(1, 3) as i32).map(|i| (first + i, s)));
                 }
             }
-            let end = *[End::Commit, End::Commit, End::Rollback, End::Twice]
-                .get(rng.below(12))
-                .unwrap_or(&End::Commit);
+            let end = match rng.below(20) {
+                0 => End::Rollback,
+                1 => End::Partly,
+                2 => End::Twice,
+                _ => End::Commit,
+            };
             world.ubatch(&tokens, end);
         }
         45..=69 => prefill(world, rng, s),
@@ -129,7 +132,11 @@ fn prefill(world: &mut World, rng: &mut Rng, s: u32) {
         let first = world.next_pos(s);
         let n = left.min(n_ubatch);
         let tokens: Vec<_> = (0..n as i32).map(|i| (first + i, s)).collect();
-        let end = if rng.chance(3) { End::Rollback } else { End::Commit };
+        let end = match rng.below(40) {
+            0 => End::Rollback,
+            1 => End::Partly,
+            _ => End::Commit,
+        };
         if world.ubatch(&tokens, end).is_none() {
             return;
         }

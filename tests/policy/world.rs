@@ -31,6 +31,8 @@ pub struct World {
 pub enum End {
     Commit,
     Rollback,
+    /// Every other operation ran, then the ubatch was given up.
+    Partly,
     /// Planned twice, then committed.
     Twice,
 }
@@ -112,6 +114,17 @@ impl World {
             self.policy.rollback();
             self.policy.commit();
             assert_eq!(self.tables(), before, "a rollback must not change the table");
+            cells.iter().for_each(|&c| self.clear_cell(c as usize));
+            self.check_storage();
+            return Some(());
+        }
+        if end == End::Partly {
+            let done: Vec<bool> = (0..ops.ops.len()).map(|i| i % 2 == 0).collect();
+            self.policy.commit_partly(&done);
+            let after = self.tables();
+            self.check_dirty(&before, &after);
+            let ran: Vec<BlockOp> = ops.ops.into_iter().step_by(2).collect();
+            self.run(&ran, &before, &after);
             cells.iter().for_each(|&c| self.clear_cell(c as usize));
             self.check_storage();
             return Some(());
@@ -268,9 +281,9 @@ impl World {
             let (b, c) = (cell as usize / BLOCK, cell as usize % BLOCK);
             self.last_token += 1;
             self.token[cell as usize] = self.last_token;
-            for side in 0..config.sides.len() {
+            for (side, of_side) in config.sides.iter().enumerate() {
                 let entry = &self.policy.table(side)[b];
-                let (pool, bits) = (config.sides[side].pool, entry.width as usize);
+                let (pool, bits) = (of_side.pool, entry.width as usize);
                 let page = entry.pages[c / SUBTILE * bits / 16];
                 assert!(page >= 0, "cell {cell} has no page on side {side}");
                 let page_of = &mut self.storage[pool][page as usize];
