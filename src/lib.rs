@@ -5,5 +5,6 @@
 //! llama.cpp is in `llama/`, its call sites in `patches/`.
 
 pub mod geometry;
+pub mod kernels;
 pub mod policy;
 pub mod shape;

@@ -1,0 +1,509 @@
+//! Sixteen f32 lanes at a time: the few operations that the kernels are written in, for each level of instructions.
+//!
+//! The methods are `inline(always)` and use intrinsics, so they must only be reached from functions that enable the level
+//! (`#[target_feature]`); that is the safety contract of every one of them, beside the validity of its pointers. Loads and
+//! stores may be unaligned.
+
+/// Lanes in a vector.
+pub const LANES: usize = 16;
+
+pub(crate) trait Lanes: Copy {
+    /// Rows of queries that a score kernel holds in registers beside two vectors of keys.
+    const SCORE_ROWS: usize;
+    /// Rows and vectors of columns that a value kernel holds in registers.
+    const VALUE_ROWS: usize;
+    const VALUE_COLS: usize;
+    /// Sixteen u32.
+    type Bits: Copy;
+
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(p: *const f32) -> Self;
+    unsafe fn store(self, p: *mut f32);
+    unsafe fn load_f16(p: *const u16) -> Self;
+    /// Rounds half to even; NaN becomes some NaN.
+    unsafe fn store_f16(self, p: *mut u16);
+    unsafe fn load_bits(p: *const u8) -> Self::Bits;
+    /// `(bits >> shift) & mask`, as numbers.
+    unsafe fn field(bits: Self::Bits, shift: u32, mask: u32) -> Self;
+    /// The integer values (0 to 255) of the lanes as bytes.
+    unsafe fn store_u8(self, p: *mut u8);
+    unsafe fn add(self, o: Self) -> Self;
+    unsafe fn sub(self, o: Self) -> Self;
+    unsafe fn mul(self, o: Self) -> Self;
+    unsafe fn div(self, o: Self) -> Self;
+    /// `self * a + b`, fused where the level can.
+    unsafe fn mul_add(self, a: Self, b: Self) -> Self;
+    /// The lesser of both, `o` where either is NaN.
+    unsafe fn min(self, o: Self) -> Self;
+    /// The greater of both, `o` where either is NaN.
+    unsafe fn max(self, o: Self) -> Self;
+    /// Half to even.
+    unsafe fn round(self) -> Self;
+    /// `2^self` for integer values from -126 to 127.
+    unsafe fn exp2_int(self) -> Self;
+    /// `self < o ? a : b` by lane.
+    unsafe fn select_lt(self, o: Self, a: Self, b: Self) -> Self;
+    /// Bit i is set where lane i of `self` is less than that of `o`.
+    unsafe fn lt_bits(self, o: Self) -> u16;
+    unsafe fn sum(self) -> f32;
+    unsafe fn largest(self) -> f32;
+    /// 16 rows of 16 f32, transposed.
+    unsafe fn transpose(rows: &mut [Self; LANES]);
+}
+
+/// Plain Rust.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain([f32; LANES]);
+
+macro_rules! each {
+    (|$i:ident| $e:expr) => {{
+        let mut out = [0.0f32; LANES];
+        for $i in 0..LANES {
+            out[$i] = $e;
+        }
+        Plain(out)
+    }};
+}
+
+impl Lanes for Plain {
+    const SCORE_ROWS: usize = 1;
+    const VALUE_ROWS: usize = 1;
+    const VALUE_COLS: usize = 2;
+    type Bits = [u32; LANES];
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Plain([x; LANES])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        Plain(p.cast::<[f32; LANES]>().read_unaligned())
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        p.cast::<[f32; LANES]>().write_unaligned(self.0)
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self {
+        let h = p.cast::<[u16; LANES]>().read_unaligned();
+        each!(|i| f16_bits_to_f32(h[i]))
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16) {
+        for i in 0..LANES {
+            p.add(i).write_unaligned(half::f16::from_f32(self.0[i]).to_bits());
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bits(p: *const u8) -> [u32; LANES] {
+        p.cast::<[u32; LANES]>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn field(bits: [u32; LANES], shift: u32, mask: u32) -> Self {
+        each!(|i| ((bits[i] >> shift) & mask) as i32 as f32)
+    }
+    #[inline(always)]
+    unsafe fn store_u8(self, p: *mut u8) {
+        for i in 0..LANES {
+            p.add(i).write(self.0[i] as i32 as u8);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, o: Self) -> Self {
+        each!(|i| self.0[i] + o.0[i])
+    }
+    #[inline(always)]
+    unsafe fn sub(self, o: Self) -> Self {
+        each!(|i| self.0[i] - o.0[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(self, o: Self) -> Self {
+        each!(|i| self.0[i] * o.0[i])
+    }
+    #[inline(always)]
+    unsafe fn div(self, o: Self) -> Self {
+        each!(|i| self.0[i] / o.0[i])
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+        each!(|i| self.0[i] * a.0[i] + b.0[i])
+    }
+    #[inline(always)]
+    unsafe fn min(self, o: Self) -> Self {
+        each!(|i| if self.0[i] < o.0[i] { self.0[i] } else { o.0[i] })
+    }
+    #[inline(always)]
+    unsafe fn max(self, o: Self) -> Self {
+        each!(|i| if self.0[i] > o.0[i] { self.0[i] } else { o.0[i] })
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // adding and taking away 1.5 * 2^23 rounds |x| < 2^22 half to even; the kernels round nothing larger
+        const MAGIC: f32 = 12582912.0;
+        each!(|i| (self.0[i] + MAGIC) - MAGIC)
+    }
+    #[inline(always)]
+    unsafe fn exp2_int(self) -> Self {
+        each!(|i| f32::from_bits(((self.0[i] as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn select_lt(self, o: Self, a: Self, b: Self) -> Self {
+        each!(|i| if self.0[i] < o.0[i] { a.0[i] } else { b.0[i] })
+    }
+    #[inline(always)]
+    unsafe fn lt_bits(self, o: Self) -> u16 {
+        let mut bits = 0;
+        for i in 0..LANES {
+            bits |= ((self.0[i] < o.0[i]) as u16) << i;
+        }
+        bits
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let mut s = self.0;
+        for n in [8, 4, 2, 1] {
+            for i in 0..n {
+                s[i] += s[i + n];
+            }
+        }
+        s[0]
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        let mut m = self.0[0];
+        for &x in &self.0 {
+            m = if x > m { x } else { m };
+        }
+        m
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: &mut [Self; LANES]) {
+        for i in 0..LANES {
+            for j in 0..i {
+                let t = rows[i].0[j];
+                rows[i].0[j] = rows[j].0[i];
+                rows[j].0[i] = t;
+            }
+        }
+    }
+}
+
+/// Branch-free, so that it vectorises: the exponent is moved up by multiplying, which makes denormals right too.
+#[inline(always)]
+fn f16_bits_to_f32(h: u16) -> f32 {
+    let h = h as u32;
+    let magnitude = f32::from_bits((h & 0x7fff) << 13) * f32::from_bits((254 - 15) << 23);
+    let special = if h & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | special | (h & 0x8000) << 16)
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Lanes, LANES};
+    use std::arch::x86_64::*;
+
+    /// AVX-512 F, BW, DQ, VL.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    const EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+    impl Lanes for Avx512 {
+        const SCORE_ROWS: usize = 8;
+        const VALUE_ROWS: usize = 4;
+        const VALUE_COLS: usize = 4;
+        type Bits = __m512i;
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            Avx512(_mm512_set1_ps(x))
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            Avx512(_mm512_loadu_ps(p))
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            _mm512_storeu_ps(p, self.0)
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> Self {
+            Avx512(_mm512_cvtph_ps(_mm256_loadu_si256(p.cast())))
+        }
+        #[inline(always)]
+        unsafe fn store_f16(self, p: *mut u16) {
+            _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<EVEN>(self.0))
+        }
+        #[inline(always)]
+        unsafe fn load_bits(p: *const u8) -> __m512i {
+            _mm512_loadu_si512(p.cast())
+        }
+        #[inline(always)]
+        unsafe fn field(bits: __m512i, shift: u32, mask: u32) -> Self {
+            let x = _mm512_srlv_epi32(bits, _mm512_set1_epi32(shift as i32));
+            Avx512(_mm512_cvtepi32_ps(_mm512_and_si512(x, _mm512_set1_epi32(mask as i32))))
+        }
+        #[inline(always)]
+        unsafe fn store_u8(self, p: *mut u8) {
+            _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0)))
+        }
+        #[inline(always)]
+        unsafe fn add(self, o: Self) -> Self {
+            Avx512(_mm512_add_ps(self.0, o.0))
+        }
+        #[inline(always)]
+        unsafe fn sub(self, o: Self) -> Self {
+            Avx512(_mm512_sub_ps(self.0, o.0))
+        }
+        #[inline(always)]
+        unsafe fn mul(self, o: Self) -> Self {
+            Avx512(_mm512_mul_ps(self.0, o.0))
+        }
+        #[inline(always)]
+        unsafe fn div(self, o: Self) -> Self {
+            Avx512(_mm512_div_ps(self.0, o.0))
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+            Avx512(_mm512_fmadd_ps(self.0, a.0, b.0))
+        }
+        #[inline(always)]
+        unsafe fn min(self, o: Self) -> Self {
+            Avx512(_mm512_min_ps(self.0, o.0))
+        }
+        #[inline(always)]
+        unsafe fn max(self, o: Self) -> Self {
+            Avx512(_mm512_max_ps(self.0, o.0))
+        }
+        #[inline(always)]
+        unsafe fn round(self) -> Self {
+            Avx512(_mm512_roundscale_ps::<EVEN>(self.0))
+        }
+        #[inline(always)]
+        unsafe fn exp2_int(self) -> Self {
+            let n = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
+            Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(n)))
+        }
+        #[inline(always)]
+        unsafe fn select_lt(self, o: Self, a: Self, b: Self) -> Self {
+            Avx512(_mm512_mask_blend_ps(
+                _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, o.0),
+                b.0,
+                a.0,
+            ))
+        }
+        #[inline(always)]
+        unsafe fn lt_bits(self, o: Self) -> u16 {
+            _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, o.0)
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            _mm512_reduce_add_ps(self.0)
+        }
+        #[inline(always)]
+        unsafe fn largest(self) -> f32 {
+            _mm512_reduce_max_ps(self.0)
+        }
+        #[inline(always)]
+        unsafe fn transpose(rows: &mut [Self; LANES]) {
+            // pairs, quads of lanes, then the 128-bit quarters
+            let mut t = *rows;
+            for i in 0..8 {
+                let (a, b) = (rows[2 * i].0, rows[2 * i + 1].0);
+                t[2 * i] = Avx512(_mm512_unpacklo_ps(a, b));
+                t[2 * i + 1] = Avx512(_mm512_unpackhi_ps(a, b));
+            }
+            for i in 0..4 {
+                for j in 0..2 {
+                    let a = _mm512_castps_pd(t[4 * i + j].0);
+                    let b = _mm512_castps_pd(t[4 * i + j + 2].0);
+                    rows[4 * i + 2 * j] = Avx512(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)));
+                    rows[4 * i + 2 * j + 1] = Avx512(_mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+                }
+            }
+            for j in 0..4 {
+                let (a, b, c, d) = (rows[j].0, rows[4 + j].0, rows[8 + j].0, rows[12 + j].0);
+                let ab0 = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+                let ab1 = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+                let cd0 = _mm512_shuffle_f32x4::<0b10_00_10_00>(c, d);
+                let cd1 = _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d);
+                t[j] = Avx512(_mm512_shuffle_f32x4::<0b10_00_10_00>(ab0, cd0));
+                t[8 + j] = Avx512(_mm512_shuffle_f32x4::<0b11_01_11_01>(ab0, cd0));
+                t[4 + j] = Avx512(_mm512_shuffle_f32x4::<0b10_00_10_00>(ab1, cd1));
+                t[12 + j] = Avx512(_mm512_shuffle_f32x4::<0b11_01_11_01>(ab1, cd1));
+            }
+            *rows = t;
+        }
+    }
+
+    /// AVX2, FMA, F16C: two halves of eight.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256, __m256);
+
+    macro_rules! both {
+        ($f:ident, $a:expr, $b:expr) => {
+            Avx2($f($a.0, $b.0), $f($a.1, $b.1))
+        };
+    }
+
+    impl Lanes for Avx2 {
+        const SCORE_ROWS: usize = 2;
+        const VALUE_ROWS: usize = 2;
+        const VALUE_COLS: usize = 2;
+        type Bits = (__m256i, __m256i);
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            Avx2(_mm256_set1_ps(x), _mm256_set1_ps(x))
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            Avx2(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8)))
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            _mm256_storeu_ps(p, self.0);
+            _mm256_storeu_ps(p.add(8), self.1)
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> Self {
+            Avx2(
+                _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())),
+            )
+        }
+        #[inline(always)]
+        unsafe fn store_f16(self, p: *mut u16) {
+            _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0));
+            _mm_storeu_si128(p.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.1))
+        }
+        #[inline(always)]
+        unsafe fn load_bits(p: *const u8) -> Self::Bits {
+            (_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast()))
+        }
+        #[inline(always)]
+        unsafe fn field(bits: Self::Bits, shift: u32, mask: u32) -> Self {
+            let (s, m) = (_mm256_set1_epi32(shift as i32), _mm256_set1_epi32(mask as i32));
+            let a = _mm256_and_si256(_mm256_srlv_epi32(bits.0, s), m);
+            let b = _mm256_and_si256(_mm256_srlv_epi32(bits.1, s), m);
+            Avx2(_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b))
+        }
+        #[inline(always)]
+        unsafe fn store_u8(self, p: *mut u8) {
+            let w = _mm256_packus_epi32(_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
+            let w = _mm256_permute4x64_epi64::<0b11_01_10_00>(w);
+            let b = _mm_packus_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256::<1>(w));
+            _mm_storeu_si128(p.cast(), b)
+        }
+        #[inline(always)]
+        unsafe fn add(self, o: Self) -> Self {
+            both!(_mm256_add_ps, self, o)
+        }
+        #[inline(always)]
+        unsafe fn sub(self, o: Self) -> Self {
+            both!(_mm256_sub_ps, self, o)
+        }
+        #[inline(always)]
+        unsafe fn mul(self, o: Self) -> Self {
+            both!(_mm256_mul_ps, self, o)
+        }
+        #[inline(always)]
+        unsafe fn div(self, o: Self) -> Self {
+            both!(_mm256_div_ps, self, o)
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+            Avx2(_mm256_fmadd_ps(self.0, a.0, b.0), _mm256_fmadd_ps(self.1, a.1, b.1))
+        }
+        #[inline(always)]
+        unsafe fn min(self, o: Self) -> Self {
+            both!(_mm256_min_ps, self, o)
+        }
+        #[inline(always)]
+        unsafe fn max(self, o: Self) -> Self {
+            both!(_mm256_max_ps, self, o)
+        }
+        #[inline(always)]
+        unsafe fn round(self) -> Self {
+            Avx2(_mm256_round_ps::<EVEN>(self.0), _mm256_round_ps::<EVEN>(self.1))
+        }
+        #[inline(always)]
+        unsafe fn exp2_int(self) -> Self {
+            let bias = _mm256_set1_epi32(127);
+            let a = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(self.0), bias));
+            let b = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(self.1), bias));
+            Avx2(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b))
+        }
+        #[inline(always)]
+        unsafe fn select_lt(self, o: Self, a: Self, b: Self) -> Self {
+            let m = both!(lt, self, o);
+            Avx2(_mm256_blendv_ps(b.0, a.0, m.0), _mm256_blendv_ps(b.1, a.1, m.1))
+        }
+        #[inline(always)]
+        unsafe fn lt_bits(self, o: Self) -> u16 {
+            let m = both!(lt, self, o);
+            (_mm256_movemask_ps(m.0) | _mm256_movemask_ps(m.1) << 8) as u16
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            let s = _mm256_add_ps(self.0, self.1);
+            let s = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps::<1>(s));
+            let s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+            _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)))
+        }
+        #[inline(always)]
+        unsafe fn largest(self) -> f32 {
+            let s = _mm256_max_ps(self.0, self.1);
+            let s = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps::<1>(s));
+            let s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+            _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)))
+        }
+        #[inline(always)]
+        unsafe fn transpose(rows: &mut [Self; LANES]) {
+            // four 8x8 transposes; the off-diagonal ones change places
+            let mut m = [[_mm256_setzero_ps(); 8]; 4];
+            for i in 0..8 {
+                m[0][i] = rows[i].0;
+                m[1][i] = rows[i].1;
+                m[2][i] = rows[i + 8].0;
+                m[3][i] = rows[i + 8].1;
+            }
+            for part in &mut m {
+                transpose8(part);
+            }
+            for i in 0..8 {
+                rows[i] = Avx2(m[0][i], m[2][i]);
+                rows[i + 8] = Avx2(m[1][i], m[3][i]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn lt(a: __m256, b: __m256) -> __m256 {
+        _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn transpose8(r: &mut [__m256; 8]) {
+        let mut t = *r;
+        for i in 0..4 {
+            t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        let mut u = t;
+        for i in 0..2 {
+            for j in 0..2 {
+                let (a, b) = (t[4 * i + j], t[4 * i + j + 2]);
+                u[4 * i + 2 * j] = _mm256_shuffle_ps::<0b01_00_01_00>(a, b);
+                u[4 * i + 2 * j + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(a, b);
+            }
+        }
+        for j in 0..4 {
+            r[j] = _mm256_permute2f128_ps::<0x20>(u[j], u[j + 4]);
+            r[j + 4] = _mm256_permute2f128_ps::<0x31>(u[j], u[j + 4]);
+        }
+    }
+}

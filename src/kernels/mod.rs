@@ -1,0 +1,35 @@
+//! CPU kernels of the cache: store a token's K or V, shrink blocks in place, attention over blocks of mixed widths, merge
+//! of partial results.
+//!
+//! Each operation has a scalar version in [`mod@reference`], written for reading, and a fast one with the same signature.
+//! Store and shrink give the same bytes in both; attention agrees within the rounding of f32 sums. The bytes are drawn in
+//! [`layout`] and in `docs/layout.md`.
+//!
+//! Every operation is called by each of `nth` threads with its own `ith`; no two of them touch the same byte, and none waits
+//! for another. The CPU's best instructions are chosen at run time; `PMKVQ_CPU=avx512|avx2|scalar|reference` forces a level.
+
+pub mod args;
+mod attention;
+pub mod codes;
+mod error;
+mod f16;
+pub mod isa;
+mod lanes;
+pub mod layout;
+mod merge;
+pub mod oracle;
+mod pack;
+pub mod reference;
+mod scratch;
+mod shrink;
+mod softmax;
+mod store;
+mod tiles;
+
+pub use args::{Cells, MaskF16, PartialsMut, RowsF32, SideView};
+pub use attention::{attention_partial, attention_partial_at, AttentionArgs, Schedule};
+pub use error::KernelError;
+pub use isa::Isa;
+pub use merge::{attention_merge, attention_merge_at, MergeArgs};
+pub use shrink::{shrink, shrink_at, ShrinkOp};
+pub use store::{store, store_at};

@@ -1,0 +1,184 @@
+//! Convert blocks to narrower widths, in place.
+
+use super::lanes::{Lanes, Plain};
+use super::scratch::{self, Scratch};
+use super::{layout, pack, Isa, KernelError, SideView};
+use crate::geometry::{page_bytes, Width, MAX_PAGES, SUBTILE, SUBTILES};
+
+/// Convert one block of a side. The table is not read: the operation says where the block was and where it goes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShrinkOp {
+    pub block: u32,
+    /// Bits: 16, 8 or 4.
+    pub from: i32,
+    /// Bits: fewer than `from`.
+    pub to: i32,
+    /// The first `from / 2` are the block's pages; -1 where it has none.
+    pub src: [i32; MAX_PAGES],
+    /// The first `to / 2` are where it goes: any pages, its own among them. -1 only where the page would hold nothing.
+    pub dst: [i32; MAX_PAGES],
+}
+
+impl ShrinkOp {
+    /// Widths, and the pages of a head, all checked.
+    pub(crate) fn resolve(&self, side: &SideView, head: usize) -> Result<Resolved, KernelError> {
+        let block = self.block as usize;
+        if block >= side.n_blocks() {
+            return Err(KernelError::BlockRange { block });
+        }
+        let from = side.checked_width(block, self.from)?;
+        let to = side.checked_width(block, self.to)?;
+        if to >= from {
+            return Err(KernelError::Width { block, width: self.to });
+        }
+        let mut r = Resolved {
+            from,
+            to,
+            src: [None; SUBTILES],
+            dst: [None; MAX_PAGES],
+        };
+        for (s, src) in r.src.iter_mut().enumerate() {
+            *src = side.subtile(head, block, &self.src, from, s)?;
+        }
+        for (slot, dst) in r.dst.iter_mut().enumerate().take(to.pages()) {
+            let per_page = to.subtiles_per_page();
+            let any = r.src[slot * per_page..(slot + 1) * per_page]
+                .iter()
+                .any(|s| s.is_some());
+            let page = side.page(head, block, self.dst[slot])?;
+            if any {
+                *dst = Some(page.ok_or(KernelError::MissingPage { block, slot })?);
+            }
+        }
+        Ok(r)
+    }
+}
+
+/// An operation on one head.
+pub(crate) struct Resolved {
+    pub from: Width,
+    pub to: Width,
+    /// Present subtiles.
+    pub src: [Option<*mut u8>; SUBTILES],
+    /// Pages that will hold something.
+    pub dst: [Option<*mut u8>; MAX_PAGES],
+}
+
+/// Run block operations of one side, by thread `ith` of `nth`. Operations must not share pages.
+///
+/// From 16 bits the parameters (min, max) are computed; from 8 and 4 they stay. A target page is built from its subtiles;
+/// those that are absent become zeros. Cells that were never written hold garbage before and after.
+///
+/// # Errors
+/// An invalid operation is skipped, the others are run, and the first such error is returned.
+pub fn shrink(side: &SideView, ops: &[ShrinkOp], ith: usize, nth: usize) -> Result<(), KernelError> {
+    shrink_at(Isa::selected()?, side, ops, ith, nth)
+}
+
+/// [`shrink`] with given instructions.
+pub fn shrink_at(isa: Isa, side: &SideView, ops: &[ShrinkOp], ith: usize, nth: usize) -> Result<(), KernelError> {
+    if !isa.available() {
+        return Err(KernelError::Isa);
+    }
+    if isa == Isa::Reference {
+        return super::reference::shrink(side, ops, ith, nth);
+    }
+    if ith >= nth {
+        return Err(KernelError::Thread);
+    }
+    scratch::with(|s| match isa {
+        // SAFETY: the CPU has the level
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { run_avx512(side, ops, ith, nth, s) },
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { run_avx2(side, ops, ith, nth, s) },
+        _ => unsafe { run::<Plain>(side, ops, ith, nth, s) },
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn run_avx512(
+    side: &SideView,
+    ops: &[ShrinkOp],
+    ith: usize,
+    nth: usize,
+    s: &mut Scratch,
+) -> Result<(), KernelError> {
+    run::<super::lanes::Avx512>(side, ops, ith, nth, s)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn run_avx2(
+    side: &SideView,
+    ops: &[ShrinkOp],
+    ith: usize,
+    nth: usize,
+    s: &mut Scratch,
+) -> Result<(), KernelError> {
+    run::<super::lanes::Avx2>(side, ops, ith, nth, s)
+}
+
+#[inline(always)]
+unsafe fn run<L: Lanes>(
+    side: &SideView,
+    ops: &[ShrinkOp],
+    ith: usize,
+    nth: usize,
+    s: &mut Scratch,
+) -> Result<(), KernelError> {
+    let n_head = side.n_head_kv();
+    let mut result = Ok(());
+    for i in (ith..ops.len() * n_head).step_by(nth) {
+        let (op, head) = (&ops[i / n_head], i % n_head);
+        match op.resolve(side, head) {
+            Ok(r) => convert::<L>(side, op.block as usize, head, &r, s),
+            Err(e) => result = result.and(Err(e)),
+        }
+    }
+    result
+}
+
+/// Build the whole block aside, then write its pages: a target may be any of the sources.
+#[inline(always)]
+unsafe fn convert<L: Lanes>(side: &SideView, block: usize, head: usize, r: &Resolved, s: &mut Scratch) {
+    let d = side.head_dim();
+    let n = r.to.subtile_bytes(d);
+    let built = s.pages.take::<u8>(SUBTILES * n).as_mut_ptr();
+    let codes = s.current.take::<u8>(SUBTILE * d).as_mut_ptr();
+    let row = layout::row_bytes(side.side(), d);
+    for (i, src) in r.src.iter().enumerate() {
+        let out = built.add(i * n);
+        let Some(src) = *src else {
+            std::ptr::write_bytes(out, 0, n);
+            continue;
+        };
+        match (r.from, r.to) {
+            (Width::B16, to) => {
+                let params = side.params(block, head, 0).add(i * SUBTILE);
+                for t in 0..SUBTILE {
+                    let values = src.cast::<u16>().add(t * d);
+                    pack::quantize_row::<L>(values, d, side.group(), to, params.add(t), codes.add(t * d));
+                }
+                match to {
+                    Width::B8 => pack::pack::<8>(side.side(), codes, d, out),
+                    Width::B4 => pack::pack::<4>(side.side(), codes, d, out),
+                    _ => pack::pack::<2>(side.side(), codes, d, out),
+                }
+            }
+            (Width::B8, Width::B4) => pack::join8(src, out, row, 16 * d),
+            (Width::B8, _) => {
+                pack::join8(src, codes, row, 16 * d);
+                pack::join4(codes, out, row, 8 * d);
+            }
+            _ => pack::join4(src, out, row, 8 * d),
+        }
+    }
+    for (slot, dst) in r.dst.iter().enumerate() {
+        if let Some(dst) = *dst {
+            std::ptr::copy_nonoverlapping(built.add(slot * page_bytes(d)), dst, page_bytes(d));
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A cache in plain vectors, with guards around every buffer, pages in random order and 0xFF everywhere; seeded numbers.
+
+use pmkvq::geometry::{page_bytes, params_bytes, BlockEntry, Side, Width, BLOCK};
+use pmkvq::kernels::{Isa, SideView};
+
+/// splitmix64.
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    /// Near enough to Gaussian.
+    pub fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.unit()).sum::<f32>() - 6.0
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    pub fn shuffle<T>(&mut self, v: &mut [T]) {
+        for i in (1..v.len()).rev() {
+            v.swap(i, self.below(i + 1));
+        }
+    }
+}
+
+/// Runs a property once with PMKVQ_SEED, or `times` with seeds of its own; the seed is printed when it fails.
+pub fn property(times: u64, f: impl Fn(&mut Rng)) {
+    let given = std::env::var("PMKVQ_SEED")
+        .ok()
+        .map(|s| s.parse().expect("PMKVQ_SEED is a number"));
+    for seed in given.map_or(0..times, |s: u64| s..s + 1) {
+        struct Say(u64);
+        impl Drop for Say {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    eprintln!("failed with PMKVQ_SEED={}", self.0);
+                }
+            }
+        }
+        let _say = Say(seed);
+        f(&mut Rng::new(seed));
+    }
+}
+
+/// Levels to test: all that the CPU has, the reference apart.
+pub fn levels() -> Vec<Isa> {
+    Isa::ALL
+        .into_iter()
+        .filter(|i| i.available() && *i != Isa::Reference)
+        .collect()
+}
+
+const GUARD: usize = 64;
+const GUARD_BYTE: u8 = 0xa5;
+
+/// Bytes with guards on both sides, all else 0xFF.
+#[derive(Clone)]
+pub struct Guarded {
+    words: Vec<u32>,
+    len: usize,
+}
+
+impl Guarded {
+    pub fn new(len: usize) -> Guarded {
+        let total = GUARD + len.next_multiple_of(4) + GUARD;
+        let mut g = Guarded {
+            words: vec![u32::from_ne_bytes([GUARD_BYTE; 4]); total / 4],
+            len,
+        };
+        g.bytes_mut().fill(0xff);
+        g
+    }
+
+    pub fn ptr(&mut self) -> *mut u8 {
+        unsafe { self.words.as_mut_ptr().cast::<u8>().add(GUARD) }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast::<u8>().add(GUARD), self.len) }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        unsafe { std::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast::<u8>().add(GUARD), self.len) }
+    }
+
+    pub fn check(&self) {
+        let all = unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast::<u8>(), self.words.len() * 4) };
+        assert!(
+            all[..GUARD]
+                .iter()
+                .chain(&all[GUARD + self.len..])
+                .all(|&b| b == GUARD_BYTE),
+            "a guard was written"
+        );
+    }
+}
+
+/// One side of a layer.
+#[derive(Clone)]
+pub struct Cache {
+    pub side: Side,
+    pub d: usize,
+    pub group: usize,
+    pub n_head: usize,
+    pub n_blocks: usize,
+    pub n_pages: usize,
+    pub pool: Guarded,
+    pub table: Vec<BlockEntry>,
+    pub params: Guarded,
+    pub free: Vec<i32>,
+}
+
+impl Cache {
+    /// Pages for every block at 16 bits, and some more.
+    pub fn new(rng: &mut Rng, side: Side, d: usize, group: usize, n_head: usize, n_blocks: usize) -> Cache {
+        let n_pages = n_blocks * 8 + 3;
+        let mut free: Vec<i32> = (0..n_pages as i32).collect();
+        rng.shuffle(&mut free);
+        let n_groups = if group == 0 { 0 } else { d / group };
+        Cache {
+            side,
+            d,
+            group,
+            n_head,
+            n_blocks,
+            n_pages,
+            pool: Guarded::new(n_head * n_pages * page_bytes(d)),
+            table: vec![BlockEntry::EMPTY; n_blocks],
+            params: Guarded::new(params_bytes(n_blocks, n_head, n_groups)),
+            free,
+        }
+    }
+
+    /// Give an empty block a width and all its pages.
+    pub fn open(&mut self, block: usize, width: Width) {
+        let mut e = BlockEntry {
+            width: width.bits() as i32,
+            ..BlockEntry::EMPTY
+        };
+        for p in &mut e.pages[..width.pages()] {
+            *p = self.free.pop().expect("pages enough");
+        }
+        self.table[block] = e;
+    }
+
+    pub fn view(&mut self) -> SideView<'_> {
+        let (pool, params) = (self.pool.ptr(), self.params.ptr().cast());
+        let table = self.table.as_ptr();
+        unsafe {
+            SideView::new(
+                self.side,
+                pool,
+                table,
+                params,
+                self.n_head,
+                self.n_pages,
+                self.n_blocks,
+                self.d,
+                self.group,
+            )
+            .unwrap()
+        }
+    }
+
+    pub fn check(&self) {
+        self.pool.check();
+        self.params.check();
+    }
+
+    pub fn same_bytes(&self, other: &Cache, what: &str) {
+        self.check();
+        other.check();
+        let differ = |a: &[u8], b: &[u8]| a.iter().zip(b).position(|(x, y)| x != y);
+        if let Some(i) = differ(self.params.bytes(), other.params.bytes()) {
+            panic!(
+                "{what}: parameters differ at byte {i} (value {} of its plane)",
+                i / 2 % BLOCK
+            );
+        }
+        if let Some(i) = differ(self.pool.bytes(), other.pool.bytes()) {
+            panic!("{what}: pools differ at byte {i}, page {}", i / page_bytes(self.d));
+        }
+    }
+}
+
+/// Rows of every kind that a cache must bear.
+pub fn row(rng: &mut Rng, d: usize, kind: usize) -> Vec<f32> {
+    let mut r: Vec<f32> = (0..d).map(|_| rng.normal()).collect();
+    match kind % 12 {
+        0..=2 => {}
+        3 => r[rng.below(d)] *= 1000.0, // an outlier channel
+        4 => r.fill(rng.normal()),      // constant
+        5 => {
+            let offset = rng.pick(&[65504.0, -65504.0, 60000.0, 1000.0]);
+            r.iter_mut().for_each(|x| *x = offset + *x * 30.0);
+        }
+        6 => r.iter_mut().for_each(|x| *x *= 1e-7), // f16 denormals
+        7 => r.iter_mut().for_each(|x| *x = if *x > 0.0 { 0.0 } else { -0.0 }),
+        8 => r[rng.below(d)] = f32::NAN,
+        9 => {
+            r[rng.below(d)] = f32::INFINITY;
+            r[rng.below(d)] = f32::NEG_INFINITY;
+        }
+        10 => r.iter_mut().for_each(|x| *x *= 1e-40), // f32 denormals
+        _ => r.fill(if rng.below(2) == 0 { f32::NAN } else { -0.0 }),
+    }
+    r
+}
+
+/// (head dimension, group), shapes of real models and the ends of what is allowed.
+pub const SHAPES: [(usize, usize); 12] = [
+    (16, 16),
+    (64, 64),
+    (80, 80),
+    (96, 96),
+    (96, 48),
+    (112, 112),
+    (128, 128),
+    (128, 32),
+    (192, 96),
+    (256, 128),
+    (512, 128),
+    (576, 96),
+];
+
+pub const PACKED: [Width; 3] = [Width::B8, Width::B4, Width::B2];
+pub const SIDES: [Side; 2] = [Side::K, Side::V];

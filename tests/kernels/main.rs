@@ -1,0 +1,10 @@
+//! The kernels against their scalar reference, on every level of instructions that this CPU has, over pools that held garbage.
+
+mod attention;
+mod codes;
+mod common;
+mod layout;
+mod limits;
+mod merge;
+mod shrink;
+mod store;
