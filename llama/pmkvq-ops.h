@@ -1,0 +1,51 @@
+// pmkvq-ops.h - the graph nodes of the progressive cache
+//
+// They are GGML_OP_CUSTOM nodes. Their parameters sit behind ggml_custom_op_params in op_params, without pointers, so that a
+// backend can recognise them by their magic number and run them itself; the CPU backend calls their function.
+
+#pragma once
+
+#include "pmkvq.h"
+
+#include "ggml.h"
+
+struct pmkvq_side_ref {
+    const pmkvq_side_desc  & side;
+    const pmkvq_cache_desc & cache;
+};
+
+// cur: [head_dim, n_head_kv, n_tokens] f32, idxs: [n_tokens] i64 cells. The result holds nothing.
+ggml_tensor * pmkvq_build_store(
+        ggml_context * ctx,
+         ggml_tensor * cur,
+         ggml_tensor * idxs,
+         ggml_tensor * pool,
+         ggml_tensor * meta,
+      pmkvq_side_ref   ref,
+                 int   side);
+
+// q: [head_dim_k, n_head, n_tokens] f32, k_cur and v_cur: [head_dim, n_head_kv, n_tokens] f32 or NULL
+// kq_mask: [n_kv, n_tokens] f16
+// returns partial results, [head_dim_v + 2, n_head, n_tokens, n_chunk] f32
+ggml_tensor * pmkvq_build_attn(
+        ggml_context * ctx,
+         ggml_tensor * q,
+         ggml_tensor * k_cur,
+         ggml_tensor * v_cur,
+         ggml_tensor * kq_mask,
+         ggml_tensor * idxs,
+         ggml_tensor * pool_k,
+         ggml_tensor * pool_v,
+         ggml_tensor * meta,
+      pmkvq_side_ref   ref_k,
+      pmkvq_side_ref   ref_v,
+             int64_t   head_dim_v,
+               float   kq_scale,
+               float   softcap,
+               float   max_bias);
+
+// returns [head_dim_v*n_head, n_tokens] f32
+ggml_tensor * pmkvq_build_merge(
+        ggml_context * ctx,
+         ggml_tensor * partial,
+         ggml_tensor * sinks);

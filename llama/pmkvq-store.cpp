@@ -1,0 +1,495 @@
+#include "pmkvq-store.h"
+#include "pmkvq-ops.h"
+#include "pmkvq-model.h"
+
+#include "llama-batch.h"
+#include "llama-context.h"
+#include "llama-hparams.h"
+#include "llama-impl.h"
+#include "llama-kv-cells.h"
+#include "llama-model.h"
+
+#include "ggml-cpp.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <stdexcept>
+
+// one message of the runtime
+static constexpr size_t PMKVQ_ERR_SIZE = 1024;
+
+// block operations that are handed to the graph at once
+static constexpr uint32_t PMKVQ_MAX_OPS = 4096;
+
+//
+// pmkvq_scope
+//
+
+static thread_local pmkvq_scope * g_scope = nullptr;
+
+pmkvq_scope * pmkvq_scope::current() {
+    return g_scope;
+}
+
+pmkvq_scope::pmkvq_scope(const llama_model & model, const llama_context_params & params) : prev(g_scope) {
+    // a draft head has a cache of its own that the plan says nothing about
+    if (params.pmkvq_plan && params.ctx_type == LLAMA_CONTEXT_TYPE_DEFAULT) {
+        const auto * rt = pmkvq_get_runtime();
+        if (!rt) {
+            throw std::runtime_error("pmkvq: a plan was given, but this program was built without the pmkvq runtime: use the programs that pmkvq builds");
+        }
+
+        if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
+            throw std::runtime_error("pmkvq: a plan needs flash attention: remove '-fa off'");
+        }
+        if (params.type_k != GGML_TYPE_F16 || params.type_v != GGML_TYPE_F16) {
+            throw std::runtime_error("pmkvq: the plan sets the widths of the KV cache: remove '-ctk' and '-ctv'");
+        }
+        if (model.split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
+            throw std::runtime_error("pmkvq: a plan does not work with tensor split mode: use '--split-mode layer'");
+        }
+
+        char err[PMKVQ_ERR_SIZE] = "";
+        pmkvq_plan * p = nullptr;
+        if (rt->plan_load(params.pmkvq_plan, params.pmkvq_budget, params.pmkvq_rule, &p, err, sizeof(err)) != 0) {
+            throw std::runtime_error(std::string("pmkvq: ") + err);
+        }
+        plan = std::shared_ptr<pmkvq_plan>(p, [rt](pmkvq_plan * p) { rt->plan_free(p); });
+    } else if (params.pmkvq_plan) {
+        LLAMA_LOG_INFO("%s: the plan is for the main context, a draft context keeps its own KV cache types\n", __func__);
+    }
+
+    g_scope = this;
+}
+
+pmkvq_scope::~pmkvq_scope() {
+    g_scope = prev;
+}
+
+uint32_t pmkvq_scope::n_ctx() const {
+    return plan ? pmkvq_get_runtime()->plan_n_ctx(plan.get()) : 0;
+}
+
+void pmkvq_scope::check_used() const {
+    if (!plan) {
+        return;
+    }
+    if (n_used == 0) {
+        throw std::runtime_error("pmkvq: this model has no KV cache that a plan can apply to: remove '--pmkvq-plan'");
+    }
+    if (n_used > 1) {
+        throw std::runtime_error("pmkvq: this model has several KV caches of its own kind, which a plan can't describe: remove '--pmkvq-plan'");
+    }
+}
+
+//
+// pmkvq_store
+//
+
+int64_t pmkvq_n_chunk(int64_t n_tokens, int64_t n_kv) {
+    // a few queries: enough parts for all threads. Many queries: they are work enough
+    return n_tokens > 8 ? 1 : std::min<int64_t>(16, std::max<int64_t>(1, (n_kv + 1023)/1024));
+}
+
+std::shared_ptr<pmkvq_store> pmkvq_store::create(
+        const llama_model   & model,
+        const llama_hparams & hparams,
+                   bool       v_trans,
+                   bool       unified,
+                   bool       windowed,
+                   bool       shared,
+                   uint32_t   kv_size,
+                   uint32_t   n_seq_max) {
+    auto * scope = pmkvq_scope::current();
+    auto * probe = pmkvq_probe_current();
+
+    if ((!scope || !scope->active()) && !probe) {
+        return nullptr;
+    }
+
+    // the small cache of a sliding window stays as it is
+    if (windowed) {
+        return nullptr;
+    }
+
+    if (shared) {
+        throw std::runtime_error("pmkvq: a plan can't be used by a context that reads another context's KV cache: remove '--pmkvq-plan'");
+    }
+    if (hparams.is_mla()) {
+        throw std::runtime_error("pmkvq: multi-head latent attention (MLA) is not supported yet: remove '--pmkvq-plan'");
+    }
+
+    std::shared_ptr<pmkvq_store> res(new pmkvq_store());
+
+    res->rt        = pmkvq_get_runtime();
+    res->model     = &model;
+    res->hparams   = &hparams;
+    res->n_seq_max = n_seq_max;
+
+    if (probe) {
+        res->n_ctx  = kv_size;
+        res->n_cell = kv_size;
+        return res;
+    }
+
+    scope->n_used++;
+    scope->check_used();
+
+    if (v_trans) {
+        throw std::runtime_error("pmkvq: a plan needs flash attention, which this model or device can't use: remove '--pmkvq-plan'");
+    }
+    if (!unified) {
+        throw std::runtime_error("pmkvq: a plan needs the unified KV cache ('--kv-unified')");
+    }
+    if (model.n_devices() > 0) {
+        LLAMA_LOG_WARN("%s: the progressive KV cache and its attention run on the CPU: this build has no operations for other devices\n", __func__);
+    }
+
+    res->plan     = scope->plan;
+    res->n_ctx    = kv_size;
+    res->n_ubatch = scope->n_ubatch;
+    res->n_cell   = res->rt->plan_n_cells(res->plan.get(), kv_size, n_seq_max);
+
+    scope->store = res;
+
+    return res;
+}
+
+pmkvq_store::~pmkvq_store() {
+    if (cache) {
+        rt->cache_free(cache);
+    }
+    if (ctx_shrink) {
+        ggml_free(ctx_shrink);
+    }
+}
+
+uint32_t pmkvq_store::n_cells() const {
+    return n_cell;
+}
+
+void pmkvq_store::set_cells(const llama_kv_cells * cells) {
+    this->cells = cells;
+}
+
+void pmkvq_store::add_layer(int32_t il) {
+    layers.push_back({
+        /*.il         =*/ (uint32_t) il,
+        /*.n_head     =*/ hparams->n_head(il),
+        /*.n_head_kv  =*/ hparams->n_head_kv(il),
+        /*.head_dim_k =*/ hparams->n_embd_head_k(il),
+        /*.head_dim_v =*/ hparams->n_embd_head_v(il),
+    });
+}
+
+ggml_context * pmkvq_store::init_tensors() {
+    if (auto * probe = pmkvq_probe_current()) {
+        probe->finish(*model, layers); // throws
+    }
+
+    if (layers.empty()) {
+        throw std::runtime_error("pmkvq: this model has no layer with a KV cache that a plan can apply to: remove '--pmkvq-plan'");
+    }
+
+    // the largest partial results that an attention node can have
+    for (const auto & l : layers) {
+        const size_t row = sizeof(float)*(l.head_dim_v + 2)*l.n_head;
+
+        const int64_t n_tokens = std::min(n_ctx, n_ubatch);
+        for (int64_t n = 1; n <= std::min<int64_t>(n_tokens, 8); ++n) {
+            scratch_bytes = std::max<size_t>(scratch_bytes, row*n*pmkvq_n_chunk(n, n_cell));
+        }
+        scratch_bytes = std::max<size_t>(scratch_bytes, row*n_tokens*pmkvq_n_chunk(n_tokens, n_cell));
+    }
+
+    const std::string arch = model->arch_name();
+
+    const pmkvq_model_desc desc_model = {
+        /*.arch        =*/ arch.c_str(),
+        /*.name        =*/ model->name.c_str(),
+        /*.n_ctx_train =*/ hparams->n_ctx_train,
+        /*.n_layers    =*/ (uint32_t) layers.size(),
+        /*.layers      =*/ layers.data(),
+    };
+
+    char err[PMKVQ_ERR_SIZE] = "";
+    if (rt->cache_new(plan.get(), &desc_model, n_ctx, n_seq_max, scratch_bytes, hparams->no_alloc, &cache, err, sizeof(err)) != 0) {
+        throw std::runtime_error(std::string("pmkvq: ") + err);
+    }
+
+    rt->cache_desc(cache, &desc);
+
+    pools.resize(desc.n_pools);
+    for (uint32_t i = 0; i < desc.n_pools; ++i) {
+        rt->cache_pool(cache, i, &pools[i]);
+    }
+
+    sides.resize(desc.n_sides);
+    for (uint32_t i = 0; i < desc.n_sides; ++i) {
+        rt->cache_side(cache, i, &sides[i]);
+    }
+
+    ggml_init_params params = {
+        /*.mem_size   =*/ (desc.n_pools + 1)*ggml_tensor_overhead(),
+        /*.mem_buffer =*/ nullptr,
+        /*.no_alloc   =*/ true,
+    };
+
+    ggml_context * ctx = ggml_init(params);
+    if (!ctx) {
+        throw std::runtime_error("failed to create ggml context for kv cache");
+    }
+
+    for (uint32_t i = 0; i < desc.n_pools; ++i) {
+        ggml_tensor * t = ggml_new_tensor_3d(ctx, GGML_TYPE_I8, 32*pools[i].head_dim, pools[i].n_pages, pools[i].n_head_kv);
+        ggml_format_name(t, "cache_pmkvq_pool_%u", i);
+        t_pool.push_back(t);
+    }
+
+    t_meta = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, desc.meta_bytes);
+    ggml_set_name(t_meta, "cache_pmkvq_meta");
+
+    return ctx;
+}
+
+void pmkvq_store::init_data() {
+    rt->reset(cache);
+    rt->sync_table(cache, (uint8_t *) t_meta->data);
+
+    build_graph_shrink();
+}
+
+size_t pmkvq_store::size_pool() const {
+    size_t res = 0;
+    for (const auto * t : t_pool) {
+        res += ggml_nbytes(t);
+    }
+    return res;
+}
+
+size_t pmkvq_store::size_meta() const {
+    return ggml_nbytes(t_meta);
+}
+
+void pmkvq_store::log_sizes(bool no_alloc) const {
+    const double mib = 1024.0*1024.0;
+
+    size_t f16 = 0;
+    for (const auto & l : layers) {
+        f16 += (size_t) n_ctx*l.n_head_kv*(l.head_dim_k + l.head_dim_v)*2;
+    }
+
+    LLAMA_LOG_INFO("%s: size = %7.2f MiB (%6u cells, %3zu layers): pages %7.2f MiB, tables and parameters %7.2f MiB, attention scratch %7.2f MiB; f16 would need %7.2f MiB%s\n", __func__,
+            (size_pool() + size_meta() + scratch_bytes)/mib, n_cell, layers.size(),
+            size_pool()/mib, size_meta()/mib, scratch_bytes/mib, f16/mib, no_alloc ? " (not allocated)" : "");
+}
+
+void pmkvq_store::set_context(llama_context * lctx) {
+    this->lctx = lctx;
+}
+
+static pmkvq_cells pmkvq_view(const llama_kv_cells & cells) {
+    static_assert(sizeof(llama_kv_cells::seq_set_t) == 4*sizeof(uint64_t), "a cell's sequences are read as four words");
+
+    return {
+        /*.n   =*/ cells.size(),
+        /*.pos =*/ cells.pos_data(),
+        /*.seq =*/ reinterpret_cast<const uint64_t (*)[4]>(cells.seq_data()),
+    };
+}
+
+std::vector<uint32_t> pmkvq_store::place(const llama_ubatch & ubatch) const {
+    std::vector<int32_t> seq(ubatch.n_tokens);
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        seq[i] = ubatch.seq_id[i][0];
+    }
+
+    std::vector<uint32_t> res(ubatch.n_tokens);
+
+    const auto view = pmkvq_view(*cells);
+    if (rt->place(cache, &view, ubatch.n_tokens, ubatch.pos, seq.data(), res.data()) != 0) {
+        return {};
+    }
+
+    return res;
+}
+
+bool pmkvq_store::apply(const std::vector<uint32_t> & idxs) {
+    const pmkvq_block_op * ops   = nullptr;
+    uint32_t               n_ops = 0;
+
+    char err[PMKVQ_ERR_SIZE] = "";
+
+    const auto view = pmkvq_view(*cells);
+    if (rt->plan_ubatch(cache, &view, idxs.size(), idxs.data(), &ops, &n_ops, err, sizeof(err)) != 0) {
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, err);
+        return false;
+    }
+
+    if (n_ops > 0 && !run_block_ops(ops, n_ops)) {
+        rt->rollback(cache);
+        return false;
+    }
+
+    rt->commit(cache);
+    rt->sync_table(cache, (uint8_t *) t_meta->data);
+
+    return true;
+}
+
+void pmkvq_store::clear() {
+    if (t_meta && t_meta->data) {
+        rt->reset(cache);
+        rt->sync_table(cache, (uint8_t *) t_meta->data);
+    }
+}
+
+size_t pmkvq_store::describe(char * buf, size_t n) const {
+    const auto view = pmkvq_view(*cells);
+    return rt->describe(cache, &view, buf, n);
+}
+
+//
+// block operations
+//
+
+struct pmkvq_store::shrink_args {
+    const pmkvq_runtime * rt;
+
+    pmkvq_op_shrink op;
+
+    std::vector<pmkvq_block_op> ops;
+
+    // threads that finished without an error. A graph that was aborted may still have run to its end
+    std::atomic<int> n_done { 0 };
+    std::atomic<int> n_err  { 0 };
+    int n_threads = 0;
+
+    static void compute(ggml_tensor * dst, int ith, int nth, void * userdata) {
+        auto * args = (shrink_args *) userdata;
+
+        if (args->op.n_ops > 0 && args->rt->op_shrink(&args->op, ith, nth) != 0) {
+            args->n_err++;
+        }
+        if (ith == 0) {
+            args->n_threads = nth;
+        }
+        args->n_done++;
+
+        GGML_UNUSED(dst);
+    }
+
+    bool done() const {
+        return n_err == 0 && n_threads > 0 && n_done == n_threads;
+    }
+};
+
+void pmkvq_store::build_graph_shrink() {
+    ggml_init_params params = {
+        /*.mem_size   =*/ desc.n_pools*(ggml_tensor_overhead() + 64) + ggml_graph_overhead_custom(desc.n_pools + 1, false),
+        /*.mem_buffer =*/ nullptr,
+        /*.no_alloc   =*/ false,
+    };
+
+    ctx_shrink = ggml_init(params);
+    gf_shrink  = ggml_new_graph_custom(ctx_shrink, desc.n_pools + 1, false);
+
+    for (uint32_t i = 0; i < desc.n_pools; ++i) {
+        auto args = std::make_unique<shrink_args>();
+
+        args->rt = rt;
+        args->op = {
+            /*.ops         =*/ nullptr,
+            /*.n_ops       =*/ 0,
+            /*.n_head_kv   =*/ pools[i].n_head_kv,
+            /*.head_dim    =*/ pools[i].head_dim,
+            /*.n_pages     =*/ pools[i].n_pages,
+            /*.n_blocks    =*/ desc.n_blocks,
+            /*.pool        =*/ (uint8_t *) t_pool[i]->data,
+            /*.meta        =*/ (uint8_t *) t_meta->data,
+            /*.sides       =*/ sides.data(),
+            /*.n_sides     =*/ desc.n_sides,
+            /*.table_bytes =*/ desc.table_bytes,
+        };
+
+        ggml_tensor * node = ggml_custom_4d(ctx_shrink, GGML_TYPE_I32, 1, 1, 1, 1, nullptr, 0, shrink_args::compute, GGML_N_TASKS_MAX, args.get());
+        ggml_format_name(node, "pmkvq_shrink_%u", i);
+        ggml_build_forward_expand(gf_shrink, node);
+
+        args_shrink.push_back(std::move(args));
+    }
+}
+
+bool pmkvq_store::run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops) {
+    if (!lctx) {
+        LLAMA_LOG_ERROR("%s: no context to run block operations in\n", __func__);
+        return false;
+    }
+
+    for (auto & args : args_shrink) {
+        args->ops.clear();
+        args->n_done    = 0;
+        args->n_err     = 0;
+        args->n_threads = 0;
+    }
+
+    for (uint32_t i = 0; i < n_ops; ++i) {
+        args_shrink[sides[ops[i].side].pool]->ops.push_back(ops[i]);
+    }
+
+    for (auto & args : args_shrink) {
+        args->op.ops   = args->ops.data();
+        args->op.n_ops = args->ops.size();
+    }
+
+    // the CPU backend is the scheduler's last
+    auto * sched   = lctx->get_sched();
+    auto * backend = ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1);
+
+    const auto status = ggml_backend_graph_compute(backend, gf_shrink);
+
+    const bool done = std::all_of(args_shrink.begin(), args_shrink.end(), [](const auto & args) { return args->done(); });
+    if (!done) {
+        LLAMA_LOG_ERROR("%s: block operations did not complete, status %d\n", __func__, status);
+    }
+
+    return done;
+}
+
+//
+// graph
+//
+
+ggml_tensor * pmkvq_store::build_store(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * idxs, uint32_t ikv, int side) const {
+    const auto & s = sides[2*ikv + side];
+
+    return pmkvq_build_store(ctx, cur, idxs, t_pool[s.pool], t_meta, { s, desc }, side);
+}
+
+ggml_tensor * pmkvq_store::build_attn(
+        ggml_context * ctx,
+         ggml_tensor * q,
+         ggml_tensor * k_cur,
+         ggml_tensor * v_cur,
+         ggml_tensor * kq_mask,
+         ggml_tensor * idxs,
+         ggml_tensor * sinks,
+               float   kq_scale,
+               float   softcap,
+               float   max_bias,
+            uint32_t   ikv,
+         std::vector<ggml_tensor *> & nodes) const {
+    const auto & sk = sides[2*ikv + 0];
+    const auto & sv = sides[2*ikv + 1];
+
+    ggml_tensor * partial = pmkvq_build_attn(ctx, q, k_cur, v_cur, kq_mask, idxs, t_pool[sk.pool], t_pool[sv.pool], t_meta,
+            { sk, desc }, { sv, desc }, layers[ikv].head_dim_v, kq_scale, softcap, max_bias);
+
+    ggml_tensor * cur = pmkvq_build_merge(ctx, partial, sinks);
+
+    nodes.push_back(partial);
+    nodes.push_back(cur);
+
+    return cur;
+}

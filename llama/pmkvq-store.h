@@ -1,0 +1,174 @@
+// pmkvq-store.h - the storage behind a llama_kv_cache when a plan is active
+//
+// llama_kv_cache keeps its cells, sequences and masks. This class owns what is behind them (pools, tables, parameters),
+// asks the runtime where tokens go and which blocks shrink, and builds the graph nodes that store and attend.
+
+#pragma once
+
+#include "pmkvq.h"
+
+#include "ggml.h"
+#include "ggml-backend.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+struct llama_context;
+struct llama_context_params;
+struct llama_cparams;
+struct llama_hparams;
+struct llama_model;
+struct llama_ubatch;
+class  llama_kv_cells;
+class  pmkvq_store;
+
+// the plan that applies to the caches that are being constructed on this thread
+//
+// The constructors of llama_kv_cache are reached through a dozen wrappers (iSWA, hybrid, ...) that know nothing of plans.
+// llama_context holds a scope while it creates its memory, the first eligible cache takes the plan.
+class pmkvq_scope {
+public:
+    // no plan in params: an inactive scope. Throws std::runtime_error for a plan that can't be used.
+    pmkvq_scope(const llama_model & model, const llama_context_params & params);
+    ~pmkvq_scope();
+
+    pmkvq_scope(const pmkvq_scope &) = delete;
+    pmkvq_scope & operator=(const pmkvq_scope &) = delete;
+
+    bool active() const { return plan != nullptr; }
+
+    // the context that the plan was made for
+    uint32_t n_ctx() const;
+
+    // throws if no cache took the plan
+    void check_used() const;
+
+    static pmkvq_scope * current();
+
+    std::shared_ptr<pmkvq_plan> plan;
+
+    // set by the context once it is final
+    uint32_t n_ubatch = 0;
+
+    // the caches that took the plan, and the last one's store
+    int n_used = 0;
+    std::shared_ptr<pmkvq_store> store;
+
+private:
+    pmkvq_scope * prev = nullptr;
+};
+
+class pmkvq_store {
+public:
+    // a store for the cache that is being constructed; NULL if no plan is active or the cache is not eligible
+    static std::shared_ptr<pmkvq_store> create(
+            const llama_model   & model,
+            const llama_hparams & hparams,
+                       bool       v_trans,
+                       bool       unified,
+                       bool       windowed, // sliding window
+                       bool       shared,   // uses another cache's cells
+                       uint32_t   kv_size,
+                       uint32_t   n_seq_max);
+
+    ~pmkvq_store();
+
+    uint32_t n_cells() const;
+
+    // the cells that the storage belongs to; they must outlive it
+    void set_cells(const llama_kv_cells * cells);
+
+    void add_layer(int32_t il);
+
+    // create the tensors, without allocating them
+    ggml_context * init_tensors();
+
+    // the tensors were allocated (unless no_alloc)
+    void init_data();
+
+    void log_sizes(bool no_alloc) const;
+
+    void set_context(llama_context * lctx);
+
+    // cells for a ubatch, empty if they don't fit
+    std::vector<uint32_t> place(const llama_ubatch & ubatch) const;
+
+    // the ubatch was entered in the cells: run the block operations it needs
+    bool apply(const std::vector<uint32_t> & idxs);
+
+    void clear();
+
+    // see llama_pmkvq_describe()
+    size_t describe(char * buf, size_t n) const;
+
+    // graph: store the current K or V (side 0, 1)
+    ggml_tensor * build_store(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * idxs, uint32_t ikv, int side) const;
+
+    // graph: attention over the blocks and the current batch; k_cur and v_cur are NULL where a layer reads another one's.
+    // Returns [head_dim_v*n_head, n_tokens]. nodes: those that have to stay on the backend that owns the pool.
+    ggml_tensor * build_attn(
+            ggml_context * ctx,
+             ggml_tensor * q,
+             ggml_tensor * k_cur,
+             ggml_tensor * v_cur,
+             ggml_tensor * kq_mask,
+             ggml_tensor * idxs,
+             ggml_tensor * sinks,
+                   float   kq_scale,
+                   float   softcap,
+                   float   max_bias,
+                uint32_t   ikv,
+             std::vector<ggml_tensor *> & nodes) const;
+
+    // bytes
+    size_t size_pool() const;
+    size_t size_meta() const;
+    size_t size_scratch() const { return scratch_bytes; }
+
+private:
+    pmkvq_store() = default;
+
+    const pmkvq_runtime * rt = nullptr;
+
+    std::shared_ptr<pmkvq_plan> plan;
+
+    const llama_model   * model   = nullptr;
+    const llama_hparams * hparams = nullptr;
+
+    llama_context * lctx = nullptr;
+
+    const llama_kv_cells * cells = nullptr;
+
+    uint32_t n_ctx     = 0;
+    uint32_t n_ubatch  = 0;
+    uint32_t n_seq_max = 0;
+    uint32_t n_cell    = 0;
+
+    size_t scratch_bytes = 0;
+
+    std::vector<pmkvq_layer_desc> layers;
+
+    pmkvq_cache * cache = nullptr;
+
+    pmkvq_cache_desc             desc = {};
+    std::vector<pmkvq_pool_desc> pools;
+    std::vector<pmkvq_side_desc> sides;
+
+    std::vector<ggml_tensor *> t_pool;
+    ggml_tensor *              t_meta = nullptr;
+
+    // the prebuilt graph of block operations, one node per pool, and its inputs
+    struct shrink_args;
+    std::vector<std::unique_ptr<shrink_args>> args_shrink;
+    ggml_context * ctx_shrink = nullptr;
+    ggml_cgraph  * gf_shrink  = nullptr;
+
+    void build_graph_shrink();
+    bool run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops);
+};
+
+// the number of parts that the visible cells are split into for n_tokens queries
+int64_t pmkvq_n_chunk(int64_t n_tokens, int64_t n_kv);

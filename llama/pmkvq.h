@@ -1,0 +1,226 @@
+// pmkvq.h - the interface between llama.cpp and the pmkvq runtime
+//
+// The decisions (plan, cell placement, which block shrinks) and the CPU kernels live in Rust. A program that wants them
+// registers one table of functions at start. Without a table, or without a plan, llama.cpp is what it was upstream.
+//
+// Storage, as all sides agree on it (Rust: src/geometry.rs):
+//   block    128 cells of one layer and side (K or V), with a width of 16, 8, 4 or 2 bits
+//   page     what 128 tokens of one head take at 2 bits: 32*head_dim bytes
+//   pool     [n_head_kv][n_pages][32*head_dim] bytes, one for each distinct (n_head_kv, head_dim)
+//   meta     for each side: a table of pmkvq_block, then the parameters (min, max) of its groups
+//
+// Every function returns 0 on success. On failure it writes a message that is fit for a user into err and changes nothing.
+
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PMKVQ_ABI_VERSION 1
+
+#define PMKVQ_BLOCK     128 // cells in a block
+#define PMKVQ_MAX_PAGES 8   // pages of a block at 16 bits
+
+// opaque, owned by the runtime
+typedef struct pmkvq_plan  pmkvq_plan;
+typedef struct pmkvq_cache pmkvq_cache;
+
+// an entry of the table of a layer and side
+typedef struct pmkvq_block {
+    int32_t width;                  // 16, 8, 4, 2; 0: holds nothing
+    int32_t pages[PMKVQ_MAX_PAGES]; // the first width/2 are used; -1: no token needs the page yet
+} pmkvq_block;
+
+// convert a block of one side to a narrower width, in place
+typedef struct pmkvq_block_op {
+    uint32_t side; // 2*layer + (0: K, 1: V)
+    uint32_t block;
+    int32_t  from;
+    int32_t  to;
+    int32_t  src[PMKVQ_MAX_PAGES];
+    int32_t  dst[PMKVQ_MAX_PAGES];
+} pmkvq_block_op;
+
+// a layer that has K and V of its own in the progressive cache
+typedef struct pmkvq_layer_desc {
+    uint32_t il;
+    uint32_t n_head;
+    uint32_t n_head_kv;
+    uint32_t head_dim_k;
+    uint32_t head_dim_v;
+} pmkvq_layer_desc;
+
+typedef struct pmkvq_model_desc {
+    const char * arch;
+    const char * name;
+    uint32_t     n_ctx_train;
+    uint32_t     n_layers;
+    const pmkvq_layer_desc * layers;
+} pmkvq_model_desc;
+
+// llama.cpp's cells: pos -1 is an empty cell, seq is a bit set of the sequences that use it
+typedef struct pmkvq_cells {
+    uint32_t          n;
+    const int32_t   * pos;
+    const uint64_t (* seq)[4];
+} pmkvq_cells;
+
+typedef struct pmkvq_pool_desc {
+    uint32_t n_head_kv;
+    uint32_t head_dim;
+    uint32_t n_pages;
+} pmkvq_pool_desc;
+
+typedef struct pmkvq_side_desc {
+    uint32_t pool;
+    uint32_t group;  // values along the head dimension that share (min, max); 0: the side stays at 16 bits
+    uint64_t offset; // of the side's table in the meta buffer, a multiple of 64; the parameters follow the table
+} pmkvq_side_desc;
+
+typedef struct pmkvq_cache_desc {
+    uint32_t n_blocks;
+    uint32_t n_pools;
+    uint32_t n_sides;     // 2 * layers
+    uint64_t meta_bytes;  // all tables and parameters
+    uint64_t table_bytes; // of one side: its parameters start here
+} pmkvq_cache_desc;
+
+// store the K or V of a ubatch: rows of head_dim floats, one per KV head and token
+typedef struct pmkvq_op_store {
+    const float   * x;
+    size_t          x_nb_head;  // bytes between heads
+    size_t          x_nb_token; // bytes between tokens
+    const int64_t * cells;      // [n_tokens]
+    uint32_t        n_tokens;
+    uint32_t        n_head_kv;
+    uint32_t        head_dim;
+    uint32_t        group;
+    uint32_t        n_pages;
+    uint32_t        n_blocks;
+    uint32_t        side; // 0: K, 1: V
+    uint8_t       * pool;
+    const pmkvq_block * table;
+    uint16_t      * params;
+} pmkvq_op_store;
+
+// run block operations of sides that live in one pool
+typedef struct pmkvq_op_shrink {
+    const pmkvq_block_op * ops;
+    uint32_t        n_ops;
+    uint32_t        n_head_kv;
+    uint32_t        head_dim;
+    uint32_t        n_pages;
+    uint32_t        n_blocks;
+    uint8_t       * pool;
+    uint8_t       * meta;
+    const pmkvq_side_desc * sides; // [n_sides]
+    uint32_t        n_sides;
+    uint64_t        table_bytes;
+} pmkvq_op_shrink;
+
+// attention over the blocks and the current batch, partial results: [n_chunk][n_tokens][n_head][head_dim_v + 2]
+typedef struct pmkvq_op_attn {
+    const float   * q;
+    size_t          q_nb_head;
+    size_t          q_nb_token;
+    const float   * k_cur; // NULL: the current tokens are read from the cache
+    size_t          k_nb_head;
+    size_t          k_nb_token;
+    const float   * v_cur;
+    size_t          v_nb_head;
+    size_t          v_nb_token;
+    const uint16_t * mask; // f16 [n_tokens][n_kv]
+    size_t          mask_nb_token;
+    const int64_t * cells; // [n_tokens], of the current batch; columns of the mask
+    uint32_t        n_tokens;
+    uint32_t        n_kv;
+    uint32_t        n_head;
+    uint32_t        n_head_kv;
+    uint32_t        head_dim_k;
+    uint32_t        head_dim_v;
+    uint32_t        group_k;
+    uint32_t        group_v;
+    uint32_t        n_blocks;
+    uint32_t        n_chunk;
+    float           scale;
+    float           softcap;
+    float           max_bias;
+    const uint8_t * pool_k;
+    const uint8_t * pool_v;
+    uint32_t        n_pages_k;
+    uint32_t        n_pages_v;
+    const pmkvq_block * table_k;
+    const pmkvq_block * table_v;
+    const uint16_t * params_k;
+    const uint16_t * params_v;
+    float         * dst;
+} pmkvq_op_attn;
+
+// merge partial results: out [n_tokens][n_head][head_dim_v]
+typedef struct pmkvq_op_merge {
+    const float   * partial;
+    const float   * sinks; // [n_head] or NULL
+    uint32_t        n_tokens;
+    uint32_t        n_head;
+    uint32_t        head_dim_v;
+    uint32_t        n_chunk;
+    float         * dst;
+} pmkvq_op_merge;
+
+typedef struct pmkvq_runtime {
+    uint32_t abi_version;
+    uint32_t size; // of this struct
+
+    // budget ("2GiB") and rule ("block", "layer") override the plan's where they are not NULL
+    int      (*plan_load) (const char * path, const char * budget, const char * rule, pmkvq_plan ** plan, char * err, size_t n_err);
+    void     (*plan_free) (pmkvq_plan * plan);
+    uint32_t (*plan_n_ctx)(const pmkvq_plan * plan);
+    // what can be said from a GGUF's header alone
+    int      (*plan_check)(const pmkvq_plan * plan, const char * arch, uint32_t n_layer, char * err, size_t n_err);
+
+    // cells for a context of n_ctx tokens (a multiple of PMKVQ_BLOCK): the sink block and partly filled blocks need slack
+    uint32_t (*plan_n_cells)(const pmkvq_plan * plan, uint32_t n_ctx, uint32_t n_seq_max);
+
+    // scratch_bytes: of the attention's partial results, which count against the budget
+    // estimate: a budget that is too small for n_ctx is enlarged instead of refused (memory fitting runs trial contexts)
+    int  (*cache_new) (const pmkvq_plan * plan, const pmkvq_model_desc * model, uint32_t n_ctx, uint32_t n_seq_max,
+            uint64_t scratch_bytes, int estimate, pmkvq_cache ** cache, char * err, size_t n_err);
+    void (*cache_free)(pmkvq_cache * cache);
+    void (*cache_desc)(const pmkvq_cache * cache, pmkvq_cache_desc * desc);
+    int  (*cache_pool)(const pmkvq_cache * cache, uint32_t pool, pmkvq_pool_desc * desc);
+    int  (*cache_side)(const pmkvq_cache * cache, uint32_t side, pmkvq_side_desc * desc);
+
+    // cells for the tokens of a ubatch; changes nothing; non-zero if they don't fit
+    int  (*place)      (const pmkvq_cache * cache, const pmkvq_cells * cells, uint32_t n_tokens, const int32_t * pos, const int32_t * seq, uint32_t * out);
+    // the block operations that must run before the ubatch in new_cells is computed (ops: valid until commit or rollback)
+    int  (*plan_ubatch)(pmkvq_cache * cache, const pmkvq_cells * cells, uint32_t n_tokens, const uint32_t * new_cells,
+            const pmkvq_block_op ** ops, uint32_t * n_ops, char * err, size_t n_err);
+    void (*commit)     (pmkvq_cache * cache); // the operations ran
+    void (*rollback)   (pmkvq_cache * cache); // they did not
+    void (*reset)      (pmkvq_cache * cache); // the cache was cleared
+    // copy the table entries that changed since the last call into the meta buffer
+    void (*sync_table) (pmkvq_cache * cache, uint8_t * meta);
+    // what is held now, as JSON; returns the length without the terminator, and writes no more than n bytes
+    size_t (*describe) (const pmkvq_cache * cache, const pmkvq_cells * cells, char * buf, size_t n);
+
+    // kernels, called by every thread ith of nth
+    int (*op_store) (const pmkvq_op_store  * op, int ith, int nth);
+    int (*op_shrink)(const pmkvq_op_shrink * op, int ith, int nth);
+    int (*op_attn)  (const pmkvq_op_attn   * op, int ith, int nth);
+    int (*op_merge) (const pmkvq_op_merge  * op, int ith, int nth);
+} pmkvq_runtime;
+
+// register the runtime's table; to be called before a context with a plan is created. The table must outlive the contexts.
+// Returns 0, or -1 if the table is of another version.
+int pmkvq_register(const pmkvq_runtime * runtime);
+
+// NULL if no runtime was registered
+const pmkvq_runtime * pmkvq_get_runtime(void);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,268 @@
+//! A cache behind the C interface: the policy, and where its tables lie in the meta buffer.
+
+use std::ffi::{c_char, c_int};
+
+use super::describe::describe_json;
+use super::text::{read, report, write};
+use super::types::{CacheDesc, CacheHandle, CellsC, ModelDesc, PlanHandle, PoolDesc, SideDesc};
+use super::{guard, FAILED};
+use crate::bytes::{Layout, LayoutParams};
+use crate::geometry::BlockEntry;
+use crate::plan::Plan;
+use crate::policy::{BlockOp, CellView, Policy};
+use crate::shape::{LayerShape, ModelShape};
+
+/// One llama.cpp cache with its plan.
+pub struct Cache {
+    pub plan: Plan,
+    pub layout: Layout,
+    pub policy: Policy,
+    /// Pages of each pool.
+    pub pool_pages: Vec<u32>,
+    pub scratch_bytes: u64,
+    sides: Vec<SideDesc>,
+    desc: CacheDesc,
+    /// The meta buffer does not hold the tables yet.
+    stale: bool,
+}
+
+impl Cache {
+    fn new(
+        plan: &Plan,
+        shape: &ModelShape,
+        n_ctx: u32,
+        n_seq_max: u32,
+        scratch_bytes: u64,
+        estimate: bool,
+    ) -> Result<Cache, String> {
+        let mut plan = plan.clone();
+        plan.check_model(shape).map_err(|e| e.to_string())?;
+        let params = LayoutParams { n_ctx, n_seq_max, sink: plan.sink, window: plan.window, group: plan.group, scratch_bytes };
+        let budget = plan.fit_budget(shape, &params, estimate)?;
+        let layout = Layout::new(shape, &plan.finals(), &params);
+        let pool_pages = layout.pool_pages(budget).map_err(|e| e.to_string())?;
+        let policy = Policy::new(plan.policy_config(&layout, &pool_pages, &params)).map_err(|e| e.to_string())?;
+        let mut offset = 0;
+        let sides = layout
+            .sides
+            .iter()
+            .map(|side| {
+                let desc = SideDesc { pool: side.pool as u32, group: side.group as u32, offset };
+                offset += (side.table_bytes + side.params_bytes).next_multiple_of(64);
+                desc
+            })
+            .collect::<Vec<_>>();
+        let desc = CacheDesc {
+            n_blocks: layout.n_blocks,
+            n_pools: layout.pools.len() as u32,
+            n_sides: sides.len() as u32,
+            meta_bytes: offset,
+            table_bytes: crate::geometry::table_bytes(layout.n_blocks as usize) as u64,
+        };
+        Ok(Cache { plan, layout, policy, pool_pages, scratch_bytes, sides, desc, stale: true })
+    }
+
+    /// Bytes of all tables and parameters.
+    pub fn meta_bytes(&self) -> u64 {
+        self.desc.meta_bytes
+    }
+
+    fn write_entry(&self, meta: *mut u8, side: usize, block: usize) {
+        let entry = self.policy.table(side)[block];
+        // SAFETY: the meta buffer holds a table of n_blocks entries at every side's offset (contract of sync_table)
+        unsafe {
+            meta.add(self.sides[side].offset as usize).cast::<BlockEntry>().add(block).write(entry);
+        }
+    }
+}
+
+unsafe fn shape_of(model: &ModelDesc) -> Result<ModelShape, String> {
+    let layers = if model.n_layers == 0 {
+        &[]
+    } else {
+        std::slice::from_raw_parts(model.layers, model.n_layers as usize)
+    };
+    Ok(ModelShape {
+        arch: read(model.arch, "the model's architecture")?.unwrap_or("").to_string(),
+        name: read(model.name, "the model's name").ok().flatten().unwrap_or("").to_string(),
+        n_ctx_train: model.n_ctx_train,
+        layers: layers
+            .iter()
+            .map(|l| LayerShape { il: l.il, n_head_kv: l.n_head_kv, head_dim_k: l.head_dim_k, head_dim_v: l.head_dim_v })
+            .collect(),
+    })
+}
+
+/// The model that a description from llama.cpp stands for.
+///
+/// # Safety
+/// The pointers in `model` are valid.
+pub unsafe fn model_shape(model: &ModelDesc) -> Result<ModelShape, String> {
+    shape_of(model)
+}
+
+unsafe fn view<'a>(cells: *const CellsC) -> CellView<'a> {
+    let cells = &*cells;
+    CellView {
+        pos: std::slice::from_raw_parts(cells.pos, cells.n as usize),
+        seq: std::slice::from_raw_parts(cells.seq, cells.n as usize),
+    }
+}
+
+/// # Safety
+/// `plan` comes from `plan_load`, `model` is valid, `cache` is writable, `err` is writable for `n_err` bytes.
+#[allow(clippy::too_many_arguments)]
+pub unsafe extern "C" fn cache_new(
+    plan: *const PlanHandle,
+    model: *const ModelDesc,
+    n_ctx: u32,
+    n_seq_max: u32,
+    scratch_bytes: u64,
+    estimate: c_int,
+    cache: *mut *mut CacheHandle,
+    err: *mut c_char,
+    n_err: usize,
+) -> c_int {
+    report(err, n_err, || {
+        let shape = shape_of(&*model)?;
+        let new = Cache::new(&(*plan).0, &shape, n_ctx, n_seq_max, scratch_bytes, estimate != 0)?;
+        *cache = Box::into_raw(Box::new(CacheHandle(new)));
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `cache` comes from [`cache_new`] and is not used again.
+pub unsafe extern "C" fn cache_free(cache: *mut CacheHandle) {
+    if !cache.is_null() {
+        drop(Box::from_raw(cache));
+    }
+}
+
+/// # Safety
+/// `cache` comes from [`cache_new`]; `desc` is writable.
+pub unsafe extern "C" fn cache_desc(cache: *const CacheHandle, desc: *mut CacheDesc) {
+    *desc = (*cache).0.desc;
+}
+
+/// # Safety
+/// As for [`cache_desc`].
+pub unsafe extern "C" fn cache_pool(cache: *const CacheHandle, pool: u32, desc: *mut PoolDesc) -> c_int {
+    let cache = &(*cache).0;
+    let (Some(pool), Some(&n_pages)) = (cache.layout.pools.get(pool as usize), cache.pool_pages.get(pool as usize)) else {
+        return FAILED;
+    };
+    *desc = PoolDesc { n_head_kv: pool.n_head_kv, head_dim: pool.head_dim, n_pages };
+    0
+}
+
+/// # Safety
+/// As for [`cache_desc`].
+pub unsafe extern "C" fn cache_side(cache: *const CacheHandle, side: u32, desc: *mut SideDesc) -> c_int {
+    match (&(*cache).0).sides.get(side as usize) {
+        Some(&side) => {
+            *desc = side;
+            0
+        }
+        None => FAILED,
+    }
+}
+
+/// # Safety
+/// `cache` comes from [`cache_new`]; the arrays have `n_tokens` entries; `cells` describes valid arrays.
+pub unsafe extern "C" fn place(
+    cache: *const CacheHandle,
+    cells: *const CellsC,
+    n_tokens: u32,
+    pos: *const i32,
+    seq: *const i32,
+    out: *mut u32,
+) -> c_int {
+    guard(FAILED, || {
+        let n = n_tokens as usize;
+        let pos = std::slice::from_raw_parts(pos, n);
+        let seq = std::slice::from_raw_parts(seq, n);
+        let tokens: Vec<(i32, u32)> = pos.iter().zip(seq).map(|(&p, &s)| (p, s as u32)).collect();
+        match (&(*cache).0).policy.place(view(cells), &tokens) {
+            Some(found) if found.len() == n => {
+                std::slice::from_raw_parts_mut(out, n).copy_from_slice(&found);
+                0
+            }
+            _ => FAILED,
+        }
+    })
+}
+
+/// # Safety
+/// As for [`place`]; `ops` and `n_ops` are writable; the operations are valid until the next call with the cache.
+pub unsafe extern "C" fn plan_ubatch(
+    cache: *mut CacheHandle,
+    cells: *const CellsC,
+    n_tokens: u32,
+    new_cells: *const u32,
+    ops: *mut *const BlockOp,
+    n_ops: *mut u32,
+    err: *mut c_char,
+    n_err: usize,
+) -> c_int {
+    report(err, n_err, || {
+        let new_cells = std::slice::from_raw_parts(new_cells, n_tokens as usize);
+        let planned = (&mut (*cache).0).policy.plan_ubatch(view(cells), new_cells).map_err(|e| e.to_string())?;
+        *ops = planned.ops.as_ptr();
+        *n_ops = planned.ops.len() as u32;
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `cache` comes from [`cache_new`].
+pub unsafe extern "C" fn commit(cache: *mut CacheHandle) {
+    guard((), || (&mut (*cache).0).policy.commit());
+}
+
+/// # Safety
+/// `cache` comes from [`cache_new`].
+pub unsafe extern "C" fn rollback(cache: *mut CacheHandle) {
+    guard((), || (&mut (*cache).0).policy.rollback());
+}
+
+/// # Safety
+/// `cache` comes from [`cache_new`].
+pub unsafe extern "C" fn reset(cache: *mut CacheHandle) {
+    guard((), || {
+        let cache = &mut (*cache).0;
+        cache.policy.reset();
+        cache.stale = true;
+    });
+}
+
+/// # Safety
+/// `cache` comes from [`cache_new`]; `meta` is writable for the `meta_bytes` of its description, and no kernel reads it.
+pub unsafe extern "C" fn sync_table(cache: *mut CacheHandle, meta: *mut u8) {
+    guard((), || {
+        let cache = &mut (*cache).0;
+        if std::mem::take(&mut cache.stale) {
+            for side in 0..cache.sides.len() {
+                for block in 0..cache.layout.n_blocks as usize {
+                    cache.write_entry(meta, side, block);
+                }
+            }
+        } else {
+            for &(side, block) in cache.policy.dirty() {
+                cache.write_entry(meta, side as usize, block as usize);
+            }
+        }
+    });
+}
+
+/// # Safety
+/// `cache` comes from [`cache_new`]; `cells` describes valid arrays; `buf` is null or writable for `n` bytes.
+pub unsafe extern "C" fn describe(
+    cache: *const CacheHandle,
+    cells: *const CellsC,
+    buf: *mut c_char,
+    n: usize,
+) -> usize {
+    guard(0, || write(&describe_json(&(*cache).0, view(cells)).to_string(), buf, n))
+}
+

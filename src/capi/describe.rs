@@ -1,0 +1,68 @@
+//! What a cache holds, as JSON: for `llama_pmkvq_describe`, the demo and reports.
+
+use serde_json::{json, Map, Value};
+
+use super::cache::Cache;
+use crate::geometry::{Side, Width};
+use crate::policy::CellView;
+
+fn by_width<T: Copy + Into<Value>>(counts: &[T; 4]) -> Value {
+    let mut map = Map::new();
+    for w in Width::ALL {
+        map.insert(w.to_string(), counts[w.index()].into());
+    }
+    Value::Object(map)
+}
+
+/// ```json
+/// { "n_ctx": 16384, "rule": "block", "tokens": 5000,
+///   "bytes": { "total", "pages", "tables_and_parameters", "scratch", "pages_held", "held", "f16" },
+///   "shrinks": { "16-8", "8-4", "4-2", "started_narrow" },
+///   "layers": [ { "il": 0, "k": { "final": 4, "blocks": {"16": 1, ...}, "tokens": {"16": 128, ...}, "bytes": 1234 }, "v": ... } ] }
+/// ```
+/// `total` is what is allocated (pages, tables, parameters, scratch), `held` what is in use of it; `f16` what a plain
+/// 16-bit cache of the same context allocates. Bytes and tokens of a block whose tokens are gone count until it is used again.
+pub fn describe_json(cache: &Cache, cells: CellView) -> Value {
+    let stats = cache.policy.stats();
+    let tokens = cache.policy.tokens_by_width(cells);
+    let fixed = cache.meta_bytes() + cache.scratch_bytes;
+    let layers: Vec<Value> = cache
+        .plan
+        .layers
+        .iter()
+        .enumerate()
+        .map(|(i, layer)| {
+            let side = |side: Side| {
+                let at = 2 * i + side.index();
+                json!({
+                    "final": match side { Side::K => layer.k.bits(), Side::V => layer.v.bits() },
+                    "blocks": by_width(&stats.sides[at].blocks),
+                    "tokens": by_width(&tokens[at]),
+                    "bytes": stats.sides[at].bytes,
+                })
+            };
+            json!({ "il": layer.il, "k": side(Side::K), "v": side(Side::V) })
+        })
+        .collect();
+    json!({
+        "n_ctx": cache.policy.config().n_ctx,
+        "rule": cache.plan.rule,
+        "tokens": cells.pos.iter().filter(|p| **p >= 0).count(),
+        "bytes": {
+            "total": stats.bytes_total + fixed,
+            "pages": stats.bytes_total,
+            "tables_and_parameters": cache.meta_bytes(),
+            "scratch": cache.scratch_bytes,
+            "pages_held": stats.bytes_held,
+            "held": stats.bytes_held + fixed,
+            "f16": cache.layout.f16_bytes,
+        },
+        "shrinks": {
+            "16-8": stats.shrinks[0],
+            "8-4": stats.shrinks[1],
+            "4-2": stats.shrinks[2],
+            "started_narrow": stats.started_narrow,
+        },
+        "layers": layers,
+    })
+}

@@ -1,0 +1,179 @@
+//! Kernels behind the C interface: pointers and sizes become checked views.
+
+use std::ffi::c_int;
+
+use super::types::{OpAttn, OpMerge, OpShrink, OpStore};
+use super::{guard, FAILED};
+use crate::geometry::{BlockEntry, Side};
+use crate::kernels::{self, AttentionArgs, KernelError, MaskF16, MergeArgs, PartialsMut, RowsF32, Schedule, ShrinkOp, SideView};
+
+fn status(result: Result<(), KernelError>) -> c_int {
+    match result {
+        Ok(()) => 0,
+        Err(e) => e.code(),
+    }
+}
+
+/// `ith` and `nth` as ggml gives them.
+fn threads(ith: c_int, nth: c_int) -> Result<(usize, usize), KernelError> {
+    match (usize::try_from(ith), usize::try_from(nth)) {
+        (Ok(i), Ok(n)) if i < n => Ok((i, n)),
+        _ => Err(KernelError::Thread),
+    }
+}
+
+/// # Safety
+/// The pointers of the operation are valid for the sizes that it gives (see [`SideView::new`] and [`RowsF32::new`]).
+pub unsafe extern "C" fn op_store(op: *const OpStore, ith: c_int, nth: c_int) -> c_int {
+    guard(FAILED, || status(store(&*op, ith, nth)))
+}
+
+unsafe fn store(op: &OpStore, ith: c_int, nth: c_int) -> Result<(), KernelError> {
+    let (ith, nth) = threads(ith, nth)?;
+    let (n_tokens, n_head_kv, head_dim) = (op.n_tokens as usize, op.n_head_kv as usize, op.head_dim as usize);
+    let rows = RowsF32::new(op.x, head_dim, n_head_kv, n_tokens, op.x_nb_head, op.x_nb_token)?;
+    if op.cells.is_null() {
+        return Err(KernelError::Null("the cells"));
+    }
+    let cells = std::slice::from_raw_parts(op.cells, n_tokens);
+    let view = SideView::new(
+        op.side()?,
+        op.pool,
+        op.table,
+        op.params,
+        n_head_kv,
+        op.n_pages as usize,
+        op.n_blocks as usize,
+        head_dim,
+        op.group as usize,
+    )?;
+    kernels::store(&view, &rows, cells, ith, nth)
+}
+
+impl OpStore {
+    fn side(&self) -> Result<Side, KernelError> {
+        match self.side {
+            0 => Ok(Side::K),
+            1 => Ok(Side::V),
+            _ => Err(KernelError::Shape("a side is 0 for K or 1 for V")),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`op_store`]; `ops` and `sides` are valid for their counts, `meta` for the tables and parameters of all sides.
+pub unsafe extern "C" fn op_shrink(op: *const OpShrink, ith: c_int, nth: c_int) -> c_int {
+    guard(FAILED, || status(shrink(&*op, ith, nth)))
+}
+
+unsafe fn shrink(op: &OpShrink, ith: c_int, nth: c_int) -> Result<(), KernelError> {
+    let (ith, nth) = threads(ith, nth)?;
+    if op.n_ops == 0 {
+        return Ok(());
+    }
+    if op.ops.is_null() || op.sides.is_null() || op.meta.is_null() {
+        return Err(KernelError::Null("the block operations"));
+    }
+    let ops = std::slice::from_raw_parts(op.ops, op.n_ops as usize);
+    let sides = std::slice::from_raw_parts(op.sides, op.n_sides as usize);
+    // one call per side: the kernels split the blocks and heads of a side over the threads
+    let mut batch: Vec<ShrinkOp> = Vec::new();
+    for of_side in ops.chunk_by(|a, b| a.side == b.side) {
+        let side = of_side[0].side as usize;
+        let Some(desc) = sides.get(side) else {
+            return Err(KernelError::Shape("a block operation names a side that the cache does not have"));
+        };
+        batch.clear();
+        batch.extend(of_side.iter().map(|o| ShrinkOp { block: o.block, from: o.from, to: o.to, src: o.src, dst: o.dst }));
+        let table = op.meta.add(desc.offset as usize);
+        let view = SideView::new(
+            Side::BOTH[side % 2],
+            op.pool,
+            table.cast::<BlockEntry>(),
+            table.add(op.table_bytes as usize).cast(),
+            op.n_head_kv as usize,
+            op.n_pages as usize,
+            op.n_blocks as usize,
+            op.head_dim as usize,
+            desc.group as usize,
+        )?;
+        kernels::shrink(&view, &batch, ith, nth)?;
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As for [`op_store`]; `mask` is valid for `n_tokens` rows of `n_kv`, `dst` for all partial results.
+pub unsafe extern "C" fn op_attn(op: *const OpAttn, ith: c_int, nth: c_int) -> c_int {
+    guard(FAILED, || status(attn(&*op, ith, nth)))
+}
+
+unsafe fn attn(op: &OpAttn, ith: c_int, nth: c_int) -> Result<(), KernelError> {
+    let (ith, nth) = threads(ith, nth)?;
+    let (n_tokens, n_kv) = (op.n_tokens as usize, op.n_kv as usize);
+    let (n_head, n_head_kv) = (op.n_head as usize, op.n_head_kv as usize);
+    let (dk, dv) = (op.head_dim_k as usize, op.head_dim_v as usize);
+    if op.cells.is_null() {
+        return Err(KernelError::Null("the cells"));
+    }
+    let rows = |ptr: *const f32, len, nb_head, nb_token| {
+        if ptr.is_null() {
+            Ok(None)
+        } else {
+            RowsF32::new(ptr, len, n_head_kv, n_tokens, nb_head, nb_token).map(Some)
+        }
+    };
+    let side = |side, pool: *const u8, table, params: *const u16, n_pages: u32, head_dim, group: u32| {
+        SideView::new(
+            side,
+            pool.cast_mut(),
+            table,
+            params.cast_mut(),
+            n_head_kv,
+            n_pages as usize,
+            op.n_blocks as usize,
+            head_dim,
+            group as usize,
+        )
+    };
+    let args = AttentionArgs {
+        q: RowsF32::new(op.q, dk, n_head, n_tokens, op.q_nb_head, op.q_nb_token)?,
+        k_cur: rows(op.k_cur, dk, op.k_nb_head, op.k_nb_token)?,
+        v_cur: rows(op.v_cur, dv, op.v_nb_head, op.v_nb_token)?,
+        mask: MaskF16::new(op.mask, n_kv, n_tokens, op.mask_nb_token)?,
+        cells: std::slice::from_raw_parts(op.cells, n_tokens),
+        k: side(Side::K, op.pool_k, op.table_k, op.params_k, op.n_pages_k, dk, op.group_k)?,
+        v: side(Side::V, op.pool_v, op.table_v, op.params_v, op.n_pages_v, dv, op.group_v)?,
+        n_chunk: op.n_chunk as usize,
+        scale: op.scale,
+        logit_softcap: op.softcap,
+        max_bias: op.max_bias,
+    };
+    let out = PartialsMut::new(op.dst, (dv + 2) * n_head * n_tokens * op.n_chunk as usize)?;
+    kernels::attention_partial(&args, &out, Schedule::Static { ith, nth })
+}
+
+/// # Safety
+/// `partial`, `sinks` (unless null) and `dst` are valid for the shape that the operation gives.
+pub unsafe extern "C" fn op_merge(op: *const OpMerge, ith: c_int, nth: c_int) -> c_int {
+    guard(FAILED, || status(merge(&*op, ith, nth)))
+}
+
+unsafe fn merge(op: &OpMerge, ith: c_int, nth: c_int) -> Result<(), KernelError> {
+    let (ith, nth) = threads(ith, nth)?;
+    let (n_tokens, n_head, dv, n_chunk) =
+        (op.n_tokens as usize, op.n_head as usize, op.head_dim_v as usize, op.n_chunk as usize);
+    if op.partial.is_null() {
+        return Err(KernelError::Null("the partial results"));
+    }
+    let args = MergeArgs {
+        partials: std::slice::from_raw_parts(op.partial, (dv + 2) * n_head * n_tokens * n_chunk),
+        sinks: (!op.sinks.is_null()).then(|| std::slice::from_raw_parts(op.sinks, n_head)),
+        n_token: n_tokens,
+        n_head,
+        head_dim_v: dv,
+        n_chunk,
+    };
+    let out = PartialsMut::new(op.dst, dv * n_head * n_tokens)?;
+    kernels::attention_merge(&args, &out, ith, nth)
+}

@@ -1,0 +1,22 @@
+//! The structs against the header, as the C++ compiler sees it.
+
+use super::types::*;
+use crate::policy::BlockOp;
+use std::mem::size_of;
+
+/// Sizes that `llama/pmkvq.h` gives on a 64-bit machine; `llama/pmkvq-runtime.cpp` asserts the same numbers.
+#[test]
+fn sizes_agree_with_the_header() {
+    assert_eq!(size_of::<BlockOp>(), 80);
+    assert_eq!(size_of::<LayerDesc>(), 20);
+    assert_eq!(size_of::<ModelDesc>(), 32);
+    assert_eq!(size_of::<CellsC>(), 24);
+    assert_eq!(size_of::<PoolDesc>(), 12);
+    assert_eq!(size_of::<SideDesc>(), 16);
+    assert_eq!(size_of::<CacheDesc>(), 32);
+    assert_eq!(size_of::<OpStore>(), 88);
+    assert_eq!(size_of::<OpShrink>(), 72);
+    assert_eq!(size_of::<OpAttn>(), 216);
+    assert_eq!(size_of::<OpMerge>(), 40);
+    assert_eq!(size_of::<Runtime>(), 176);
+}

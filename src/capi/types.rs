@@ -1,0 +1,214 @@
+//! The C structs of `llama/pmkvq.h`, field by field. A test compares sizes and offsets with the header.
+
+use std::ffi::{c_char, c_int};
+
+use crate::geometry::BlockEntry;
+use crate::policy::BlockOp;
+
+pub const ABI_VERSION: u32 = 1;
+
+
+/// `pmkvq_layer_desc`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LayerDesc {
+    pub il: u32,
+    pub n_head: u32,
+    pub n_head_kv: u32,
+    pub head_dim_k: u32,
+    pub head_dim_v: u32,
+}
+
+/// `pmkvq_model_desc`
+#[repr(C)]
+pub struct ModelDesc {
+    pub arch: *const c_char,
+    pub name: *const c_char,
+    pub n_ctx_train: u32,
+    pub n_layers: u32,
+    pub layers: *const LayerDesc,
+}
+
+/// `pmkvq_cells`
+#[repr(C)]
+pub struct CellsC {
+    pub n: u32,
+    pub pos: *const i32,
+    pub seq: *const [u64; 4],
+}
+
+/// `pmkvq_pool_desc`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolDesc {
+    pub n_head_kv: u32,
+    pub head_dim: u32,
+    pub n_pages: u32,
+}
+
+/// `pmkvq_side_desc`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SideDesc {
+    pub pool: u32,
+    pub group: u32,
+    pub offset: u64,
+}
+
+/// `pmkvq_cache_desc`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CacheDesc {
+    pub n_blocks: u32,
+    pub n_pools: u32,
+    pub n_sides: u32,
+    pub meta_bytes: u64,
+    pub table_bytes: u64,
+}
+
+/// `pmkvq_op_store`
+#[repr(C)]
+pub struct OpStore {
+    pub x: *const f32,
+    pub x_nb_head: usize,
+    pub x_nb_token: usize,
+    pub cells: *const i64,
+    pub n_tokens: u32,
+    pub n_head_kv: u32,
+    pub head_dim: u32,
+    pub group: u32,
+    pub n_pages: u32,
+    pub n_blocks: u32,
+    pub side: u32,
+    pub pool: *mut u8,
+    pub table: *const BlockEntry,
+    pub params: *mut u16,
+}
+
+/// `pmkvq_op_shrink`
+#[repr(C)]
+pub struct OpShrink {
+    pub ops: *const BlockOp,
+    pub n_ops: u32,
+    pub n_head_kv: u32,
+    pub head_dim: u32,
+    pub n_pages: u32,
+    pub n_blocks: u32,
+    pub pool: *mut u8,
+    pub meta: *mut u8,
+    pub sides: *const SideDesc,
+    pub n_sides: u32,
+    pub table_bytes: u64,
+}
+
+/// `pmkvq_op_attn`
+#[repr(C)]
+pub struct OpAttn {
+    pub q: *const f32,
+    pub q_nb_head: usize,
+    pub q_nb_token: usize,
+    pub k_cur: *const f32,
+    pub k_nb_head: usize,
+    pub k_nb_token: usize,
+    pub v_cur: *const f32,
+    pub v_nb_head: usize,
+    pub v_nb_token: usize,
+    pub mask: *const u16,
+    pub mask_nb_token: usize,
+    pub cells: *const i64,
+    pub n_tokens: u32,
+    pub n_kv: u32,
+    pub n_head: u32,
+    pub n_head_kv: u32,
+    pub head_dim_k: u32,
+    pub head_dim_v: u32,
+    pub group_k: u32,
+    pub group_v: u32,
+    pub n_blocks: u32,
+    pub n_chunk: u32,
+    pub scale: f32,
+    pub softcap: f32,
+    pub max_bias: f32,
+    pub pool_k: *const u8,
+    pub pool_v: *const u8,
+    pub n_pages_k: u32,
+    pub n_pages_v: u32,
+    pub table_k: *const BlockEntry,
+    pub table_v: *const BlockEntry,
+    pub params_k: *const u16,
+    pub params_v: *const u16,
+    pub dst: *mut f32,
+}
+
+/// `pmkvq_op_merge`
+#[repr(C)]
+pub struct OpMerge {
+    pub partial: *const f32,
+    pub sinks: *const f32,
+    pub n_tokens: u32,
+    pub n_head: u32,
+    pub head_dim_v: u32,
+    pub n_chunk: u32,
+    pub dst: *mut f32,
+}
+
+/// `pmkvq_plan`, opaque to C
+pub struct PlanHandle(pub(super) crate::plan::Plan);
+
+/// `pmkvq_cache`, opaque to C
+pub struct CacheHandle(pub(super) super::cache::Cache);
+
+/// `pmkvq_runtime`
+#[repr(C)]
+pub struct Runtime {
+    pub abi_version: u32,
+    pub size: u32,
+    pub plan_load: unsafe extern "C" fn(
+        *const c_char,
+        *const c_char,
+        *const c_char,
+        *mut *mut PlanHandle,
+        *mut c_char,
+        usize,
+    ) -> c_int,
+    pub plan_free: unsafe extern "C" fn(*mut PlanHandle),
+    pub plan_n_ctx: unsafe extern "C" fn(*const PlanHandle) -> u32,
+    pub plan_check: unsafe extern "C" fn(*const PlanHandle, *const c_char, u32, *mut c_char, usize) -> c_int,
+    pub plan_n_cells: unsafe extern "C" fn(*const PlanHandle, u32, u32) -> u32,
+    pub cache_new: unsafe extern "C" fn(
+        *const PlanHandle,
+        *const ModelDesc,
+        u32,
+        u32,
+        u64,
+        c_int,
+        *mut *mut CacheHandle,
+        *mut c_char,
+        usize,
+    ) -> c_int,
+    pub cache_free: unsafe extern "C" fn(*mut CacheHandle),
+    pub cache_desc: unsafe extern "C" fn(*const CacheHandle, *mut CacheDesc),
+    pub cache_pool: unsafe extern "C" fn(*const CacheHandle, u32, *mut PoolDesc) -> c_int,
+    pub cache_side: unsafe extern "C" fn(*const CacheHandle, u32, *mut SideDesc) -> c_int,
+    pub place:
+        unsafe extern "C" fn(*const CacheHandle, *const CellsC, u32, *const i32, *const i32, *mut u32) -> c_int,
+    pub plan_ubatch: unsafe extern "C" fn(
+        *mut CacheHandle,
+        *const CellsC,
+        u32,
+        *const u32,
+        *mut *const BlockOp,
+        *mut u32,
+        *mut c_char,
+        usize,
+    ) -> c_int,
+    pub commit: unsafe extern "C" fn(*mut CacheHandle),
+    pub rollback: unsafe extern "C" fn(*mut CacheHandle),
+    pub reset: unsafe extern "C" fn(*mut CacheHandle),
+    pub sync_table: unsafe extern "C" fn(*mut CacheHandle, *mut u8),
+    pub describe: unsafe extern "C" fn(*const CacheHandle, *const CellsC, *mut c_char, usize) -> usize,
+    pub op_store: unsafe extern "C" fn(*const OpStore, c_int, c_int) -> c_int,
+    pub op_shrink: unsafe extern "C" fn(*const OpShrink, c_int, c_int) -> c_int,
+    pub op_attn: unsafe extern "C" fn(*const OpAttn, c_int, c_int) -> c_int,
+    pub op_merge: unsafe extern "C" fn(*const OpMerge, c_int, c_int) -> c_int,
+}
