@@ -4,7 +4,12 @@
 //! (PM-KVQ, arXiv 2505.18610). This crate holds the decisions and the CPU kernels; the glue that must sit inside
 //! llama.cpp is in `llama/`, its call sites in `patches/`.
 
+pub mod bytes;
+pub mod capi;
 pub mod geometry;
 pub mod kernels;
+pub mod plan;
+pub mod planner;
 pub mod policy;
+pub mod sensitivity;
 pub mod shape;

@@ -1,0 +1,15 @@
+//! The planner: final widths that cost least summed sensitivity within a byte budget (PM-KVQ section 4.2).
+//!
+//! ```text
+//! minimise    sum_i s_i(w_i)
+//! subject to  sum_i bytes_i(w_i) + fixed <= budget,   w_i one of the allowed widths
+//! ```
+//!
+//! `i` runs over K and V of every layer, or over layers where the two are tied as in the paper. The programme itself is in
+//! [`solve`]; this file says what it is about.
+
+mod solve;
+mod widths;
+
+pub use solve::{solve, Choice, Solution, SolveError};
+pub use widths::{solve_widths, uniform, PlannerError, Solved};
