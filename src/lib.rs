@@ -6,6 +6,11 @@
 
 pub mod bytes;
 pub mod capi;
+pub mod cli;
+#[cfg(feature = "llama")]
+pub mod entry;
+#[cfg(feature = "llama")]
+pub mod ffi;
 pub mod geometry;
 pub mod kernels;
 pub mod plan;
@@ -13,3 +18,8 @@ pub mod planner;
 pub mod policy;
 pub mod sensitivity;
 pub mod shape;
+
+/// What was built: upstream's release and commit, patches.
+pub mod build_info {
+    include!(concat!(env!("OUT_DIR"), "/build_info.rs"));
+}

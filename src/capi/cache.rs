@@ -47,7 +47,9 @@ impl Cache {
             .sides
             .iter()
             .map(|side| {
-                let desc = SideDesc { pool: side.pool as u32, group: side.group as u32, offset };
+                // a side that ends at 16 bits has no parameters
+                let group = if side.params_bytes == 0 { 0 } else { side.group as u32 };
+                let desc = SideDesc { pool: side.pool as u32, group, offset };
                 offset += (side.table_bytes + side.params_bytes).next_multiple_of(64);
                 desc
             })

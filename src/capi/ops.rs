@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use super::types::{OpAttn, OpMerge, OpShrink, OpStore};
 use super::{guard, FAILED};
 use crate::geometry::{BlockEntry, Side};
-use crate::kernels::{self, AttentionArgs, KernelError, MaskF16, MergeArgs, PartialsMut, RowsF32, Schedule, ShrinkOp, SideView};
+use crate::kernels::{self, AttentionArgs, KernelError, MaskF16, MergeArgs, PartialsMut, RowsF32, ShrinkOp, SideView};
 
 fn status(result: Result<(), KernelError>) -> c_int {
     match result {
@@ -138,19 +138,23 @@ unsafe fn attn(op: &OpAttn, ith: c_int, nth: c_int) -> Result<(), KernelError> {
     };
     let args = AttentionArgs {
         q: RowsF32::new(op.q, dk, n_head, n_tokens, op.q_nb_head, op.q_nb_token)?,
-        k_cur: rows(op.k_cur, dk, op.k_nb_head, op.k_nb_token)?,
-        v_cur: rows(op.v_cur, dv, op.v_nb_head, op.v_nb_token)?,
+        current: rows(op.k_cur, dk, op.k_nb_head, op.k_nb_token)?.zip(rows(
+            op.v_cur,
+            dv,
+            op.v_nb_head,
+            op.v_nb_token,
+        )?),
         mask: MaskF16::new(op.mask, n_kv, n_tokens, op.mask_nb_token)?,
         cells: std::slice::from_raw_parts(op.cells, n_tokens),
         k: side(Side::K, op.pool_k, op.table_k, op.params_k, op.n_pages_k, dk, op.group_k)?,
         v: side(Side::V, op.pool_v, op.table_v, op.params_v, op.n_pages_v, dv, op.group_v)?,
         n_chunk: op.n_chunk as usize,
         scale: op.scale,
-        logit_softcap: op.softcap,
+        softcap: op.softcap,
         max_bias: op.max_bias,
+        out: PartialsMut::new(op.dst, (dv + 2) * n_head * n_tokens * op.n_chunk as usize)?,
     };
-    let out = PartialsMut::new(op.dst, (dv + 2) * n_head * n_tokens * op.n_chunk as usize)?;
-    kernels::attention_partial(&args, &out, Schedule::Static { ith, nth })
+    kernels::attention_partial(&args, ith, nth)
 }
 
 /// # Safety
@@ -167,13 +171,13 @@ unsafe fn merge(op: &OpMerge, ith: c_int, nth: c_int) -> Result<(), KernelError>
         return Err(KernelError::Null("the partial results"));
     }
     let args = MergeArgs {
-        partials: std::slice::from_raw_parts(op.partial, (dv + 2) * n_head * n_tokens * n_chunk),
+        partial: std::slice::from_raw_parts(op.partial, (dv + 2) * n_head * n_tokens * n_chunk),
         sinks: (!op.sinks.is_null()).then(|| std::slice::from_raw_parts(op.sinks, n_head)),
         n_token: n_tokens,
         n_head,
-        head_dim_v: dv,
+        head_dim: dv,
         n_chunk,
+        out: PartialsMut::new(op.dst, dv * n_head * n_tokens)?,
     };
-    let out = PartialsMut::new(op.dst, dv * n_head * n_tokens)?;
-    kernels::attention_merge(&args, &out, ith, nth)
+    kernels::attention_merge(&args, ith, nth)
 }

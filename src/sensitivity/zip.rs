@@ -33,7 +33,7 @@ pub struct Archive<'a> {
     entries: Vec<(String, &'a [u8])>,
 }
 
-fn slice(bytes: &[u8], at: usize, n: usize, what: &'static str) -> Result<&[u8], ZipError> {
+fn slice<'a>(bytes: &'a [u8], at: usize, n: usize, what: &'static str) -> Result<&'a [u8], ZipError> {
     at.checked_add(n).and_then(|end| bytes.get(at..end)).ok_or(ZipError::Truncated { what })
 }
 

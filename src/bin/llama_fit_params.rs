@@ -1,0 +1,4 @@
+//! `llama-fit-params` with the progressive KV cache.
+#![no_main]
+
+pmkvq::llama_program!(pmkvq_entry_llama_fit_params);

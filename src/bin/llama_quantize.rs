@@ -1,0 +1,4 @@
+//! `llama-quantize` with the progressive KV cache.
+#![no_main]
+
+pmkvq::llama_program!(pmkvq_entry_llama_quantize);

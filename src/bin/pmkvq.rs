@@ -1,0 +1,7 @@
+//! The tool `pmkvq`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pmkvq::cli::main()
+}

@@ -1,0 +1,41 @@
+//! `pmkvq doctor`
+
+use crate::build_info::{COMMIT, LLAMA, PATCHES, RELEASE};
+use crate::kernels::Isa;
+
+pub fn run() -> Result<(), String> {
+    println!("pmkvq        {}", env!("CARGO_PKG_VERSION"));
+    println!("upstream     llama.cpp {COMMIT} ({RELEASE})");
+    println!("patches      {}", PATCHES.len());
+    for (name, title) in PATCHES {
+        println!("             {name}: {title}");
+    }
+    println!("backends     {}", if LLAMA { "CPU" } else { "none (built without llama.cpp)" });
+    println!("CPU features {}", features().join(" "));
+    match Isa::selected() {
+        Ok(isa) => println!("kernels      {isa:?} (PMKVQ_CPU forces another)"),
+        Err(e) => return Err(e.to_string()),
+    }
+    Ok(())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn features() -> Vec<&'static str> {
+    let all = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("f16c", is_x86_feature_detected!("f16c")),
+        ("avxvnni", is_x86_feature_detected!("avxvnni")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bw", is_x86_feature_detected!("avx512bw")),
+        ("avx512vl", is_x86_feature_detected!("avx512vl")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn features() -> Vec<&'static str> {
+    vec![std::env::consts::ARCH]
+}

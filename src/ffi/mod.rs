@@ -1,0 +1,9 @@
+//! llama.cpp as the tool `pmkvq` uses it. The bindings are generated (`pmkvq-bindings`) and committed.
+
+#[allow(non_camel_case_types, non_snake_case, non_upper_case_globals, dead_code, clippy::all)]
+pub mod bindings;
+mod describe;
+mod session;
+
+pub use describe::{describe_model, Described};
+pub use session::{Cache, Context, Model, PlainType};

@@ -1,0 +1,240 @@
+//! Loading a model and decoding with it, no more than scoring needs.
+
+use std::ffi::{c_char, c_void, CString};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+
+use super::bindings as c;
+
+/// Which KV cache a context has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// llama.cpp's own, K and V of one type.
+    Plain(PlainType),
+    /// A plan's.
+    Plan(PathBuf),
+}
+
+/// Types of llama.cpp's own KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlainType {
+    F16,
+    Q8_0,
+    Q4_0,
+}
+
+impl PlainType {
+    fn ggml(self) -> c::ggml_type {
+        match self {
+            PlainType::F16 => c::GGML_TYPE_F16,
+            PlainType::Q8_0 => c::GGML_TYPE_Q8_0,
+            PlainType::Q4_0 => c::GGML_TYPE_Q4_0,
+        }
+    }
+
+    /// Bytes of a value, scales included.
+    pub fn bytes_per_value(self) -> f64 {
+        match self {
+            PlainType::F16 => 2.0,
+            PlainType::Q8_0 => 34.0 / 32.0,
+            PlainType::Q4_0 => 18.0 / 32.0,
+        }
+    }
+}
+
+/// Errors of llama.cpp go to stderr, the rest nowhere.
+unsafe extern "C" fn only_errors(level: c::ggml_log_level, text: *const c_char, _: *mut c_void) {
+    if level == c::GGML_LOG_LEVEL_ERROR && !text.is_null() {
+        eprint!("{}", std::ffi::CStr::from_ptr(text).to_string_lossy());
+    }
+}
+
+pub struct Model {
+    model: NonNull<c::llama_model>,
+}
+
+impl Model {
+    /// # Errors
+    /// Names the file; llama.cpp's reason is on stderr.
+    pub fn load(path: &Path) -> Result<Model, String> {
+        crate::capi::register();
+        let text = path.to_str().and_then(|p| CString::new(p).ok());
+        let text = text.ok_or_else(|| format!("{}: not a path that llama.cpp can open", path.display()))?;
+        // SAFETY: plain calls with valid arguments
+        let model = unsafe {
+            c::llama_log_set(Some(only_errors), std::ptr::null_mut());
+            c::llama_backend_init();
+            c::llama_model_load_from_file(text.as_ptr(), c::llama_model_default_params())
+        };
+        let model = NonNull::new(model).ok_or_else(|| format!("{}: llama.cpp can't load it", path.display()))?;
+        Ok(Model { model })
+    }
+
+    pub fn n_vocab(&self) -> usize {
+        // SAFETY: the model is valid
+        unsafe { c::llama_vocab_n_tokens(c::llama_model_get_vocab(self.model.as_ptr())) as usize }
+    }
+
+    /// The tokens of a text, without special tokens around it.
+    ///
+    /// # Errors
+    /// A text that llama.cpp can't tokenize.
+    pub fn tokenize(&self, text: &str) -> Result<Vec<i32>, String> {
+        let mut tokens = vec![0i32; text.len() + 8];
+        // SAFETY: the buffers are as long as said
+        let n = unsafe {
+            let vocab = c::llama_model_get_vocab(self.model.as_ptr());
+            let (len, room) = (text.len() as i32, tokens.len() as i32);
+            c::llama_tokenize(vocab, text.as_ptr().cast(), len, tokens.as_mut_ptr(), room, false, false)
+        };
+        if n < 0 {
+            return Err("llama.cpp can't tokenize the text".to_string());
+        }
+        tokens.truncate(n as usize);
+        Ok(tokens)
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: contexts borrow the model, so none is left
+        unsafe { c::llama_model_free(self.model.as_ptr()) }
+    }
+}
+
+pub struct Context<'m> {
+    ctx: NonNull<c::llama_context>,
+    n_vocab: usize,
+    model: std::marker::PhantomData<&'m Model>,
+}
+
+impl<'m> Context<'m> {
+    /// A context of `n_ctx` tokens for up to `n_seq_max` sequences that decodes up to `n_batch` at once.
+    ///
+    /// # Errors
+    /// llama.cpp's reason is on stderr.
+    pub fn new(
+        model: &'m Model,
+        cache: &Cache,
+        n_ctx: u32,
+        n_batch: u32,
+        n_seq_max: u32,
+        threads: u32,
+    ) -> Result<Context<'m>, String> {
+        let mut plan_path = None;
+        // SAFETY: the strings live until the context is made
+        let ctx = unsafe {
+            let mut params = c::llama_context_default_params();
+            params.n_ctx = n_ctx;
+            params.n_batch = n_batch;
+            params.n_ubatch = n_batch;
+            params.n_seq_max = n_seq_max;
+            params.n_threads = threads as i32;
+            params.n_threads_batch = threads as i32;
+            params.flash_attn_type = c::LLAMA_FLASH_ATTN_TYPE_ENABLED;
+            params.kv_unified = true;
+            match cache {
+                Cache::Plain(t) => {
+                    params.type_k = t.ggml();
+                    params.type_v = t.ggml();
+                }
+                Cache::Plan(path) => {
+                    let text = path.to_str().and_then(|p| CString::new(p).ok());
+                    let text = text.ok_or_else(|| format!("{}: not a usable path", path.display()))?;
+                    params.pmkvq_plan = plan_path.insert(text).as_ptr();
+                }
+            }
+            c::llama_init_from_model(model.model.as_ptr(), params)
+        };
+        let ctx = NonNull::new(ctx).ok_or("llama.cpp could not create a context with this KV cache")?;
+        Ok(Context { ctx, n_vocab: model.n_vocab(), model: std::marker::PhantomData })
+    }
+
+    /// Decodes tokens of one sequence at positions `pos ..`, logits for all of them.
+    ///
+    /// # Errors
+    /// What `llama_decode` returned.
+    pub fn decode(&mut self, tokens: &[i32], pos: i32, seq: i32) -> Result<(), String> {
+        // SAFETY: the batch has room for the tokens and is freed
+        let status = unsafe {
+            let mut batch = c::llama_batch_init(tokens.len() as i32, 0, 1);
+            for (i, &token) in tokens.iter().enumerate() {
+                *batch.token.add(i) = token;
+                *batch.pos.add(i) = pos + i as i32;
+                *batch.n_seq_id.add(i) = 1;
+                **batch.seq_id.add(i) = seq;
+                *batch.logits.add(i) = 1;
+            }
+            batch.n_tokens = tokens.len() as i32;
+            let status = c::llama_decode(self.ctx.as_ptr(), batch);
+            c::llama_batch_free(batch);
+            status
+        };
+        match status {
+            0 => Ok(()),
+            1 => Err(format!("no room in the KV cache for {} tokens at position {pos}", tokens.len())),
+            n => Err(format!("llama_decode failed at position {pos} ({n})")),
+        }
+    }
+
+    /// Logits of token `i` of the last batch.
+    pub fn logits(&self, i: usize) -> &[f32] {
+        // SAFETY: every token of the last batch has a row of n_vocab logits
+        unsafe {
+            let row = c::llama_get_logits_ith(self.ctx.as_ptr(), i as i32);
+            assert!(!row.is_null(), "token {i} of the last batch has no logits");
+            std::slice::from_raw_parts(row, self.n_vocab)
+        }
+    }
+
+    fn memory(&self) -> c::llama_memory_t {
+        // SAFETY: the context is valid
+        unsafe { c::llama_get_memory(self.ctx.as_ptr()) }
+    }
+
+    pub fn clear(&mut self) {
+        // SAFETY: the context is valid
+        unsafe { c::llama_memory_clear(self.memory(), true) }
+    }
+
+    /// Removes positions `p0 .. p1` of a sequence (negative: from the start, to the end; `seq` -1: of all).
+    pub fn seq_rm(&mut self, seq: i32, p0: i32, p1: i32) -> bool {
+        // SAFETY: the context is valid
+        unsafe { c::llama_memory_seq_rm(self.memory(), seq, p0, p1) }
+    }
+
+    pub fn seq_cp(&mut self, from: i32, to: i32, p0: i32, p1: i32) {
+        // SAFETY: the context is valid
+        unsafe { c::llama_memory_seq_cp(self.memory(), from, to, p0, p1) }
+    }
+
+    pub fn seq_keep(&mut self, seq: i32) {
+        // SAFETY: the context is valid
+        unsafe { c::llama_memory_seq_keep(self.memory(), seq) }
+    }
+
+    /// Graphs that were reused since the context was made.
+    pub fn n_reused(&self) -> i32 {
+        // SAFETY: the context is valid
+        unsafe { c::llama_perf_context(self.ctx.as_ptr()).n_reused }
+    }
+
+    /// What the progressive cache holds; `None` for a plain one.
+    pub fn describe(&self) -> Option<serde_json::Value> {
+        // SAFETY: the buffer is as long as said
+        unsafe {
+            let n = c::llama_pmkvq_describe(self.ctx.as_ptr(), std::ptr::null_mut(), 0);
+            let mut buf = vec![0u8; n + 1];
+            let m = c::llama_pmkvq_describe(self.ctx.as_ptr(), buf.as_mut_ptr().cast(), buf.len());
+            buf.truncate(m.min(n));
+            serde_json::from_slice(&buf).ok()
+        }
+    }
+}
+
+impl Drop for Context<'_> {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has it
+        unsafe { c::llama_free(self.ctx.as_ptr()) }
+    }
+}
