@@ -10,6 +10,8 @@ pub mod cli;
 #[cfg(feature = "llama")]
 pub mod entry;
 #[cfg(feature = "llama")]
+pub mod eval;
+#[cfg(feature = "llama")]
 pub mod ffi;
 pub mod geometry;
 pub mod kernels;

@@ -1,0 +1,36 @@
+# Everything is fetched and built by these targets; nothing has to be installed first but Rust, a C++ compiler, Python 3, make.
+
+.PHONY: demo test build series-import series-export series-check upstream-test lint bindings-check clean
+
+build:
+	cargo build --release
+
+demo: build
+	target/release/pmkvq demo
+
+test: build series-check
+	cargo test --release
+	$(MAKE) upstream-test
+	$(MAKE) lint
+
+# pristine + series is exactly what is built
+series-check:
+	python3 scripts/upstream.py check
+
+# edit the patches: import into a git repository, commit there, export
+series-import:
+	python3 scripts/upstream.py import $(DIR)
+
+series-export:
+	python3 scripts/upstream.py export $(DIR)
+
+# upstream's own tests on the patched tree (docs/upstream.md says which and why)
+upstream-test: build
+	python3 scripts/upstream_tests.py
+
+lint:
+	cargo fmt --check
+	cargo clippy --release --all-targets -- -D warnings
+
+clean:
+	rm -rf target .cache

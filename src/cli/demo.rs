@@ -1,0 +1,121 @@
+//! `pmkvq demo`: a plan for the shipped model, and what it is worth against other caches.
+
+use clap::Args as ClapArgs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::eval::{bytes_held, lengths, progress, widths, Candidate};
+use super::model::ModelArgs;
+use super::plan::{make, Source, Wanted};
+use crate::bytes::human;
+use crate::eval::{score, Document, Settings};
+use crate::ffi::Model;
+use crate::geometry::Width;
+use crate::plan::{write_beside, Kv};
+use crate::sensitivity::SensitivityFile;
+
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// Folder with the shipped model and its texts
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/model"))]
+    pub model_dir: PathBuf,
+    /// Threads
+    #[arg(short, long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub threads: u32,
+    /// Tokens decoded at once
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub step: u32,
+}
+
+const N_CTX: u32 = 16384;
+
+pub fn run(args: &Args) -> Result<(), String> {
+    let path = args.model_dir.join("pmkvq-tiny.gguf");
+    let args_model = ModelArgs { model: Some(path.clone()), shape: None };
+    let shape = args_model.read()?;
+    let f16_per_token: u64 =
+        shape.shape.layers.iter().map(|l| 2 * u64::from(l.n_head_kv) * u64::from(l.head_dim_k + l.head_dim_v)).sum();
+    // 3 of 16 bits, everything counted
+    let budget = f16_per_token * u64::from(N_CTX) * 3 / 16;
+    let file = args.model_dir.join("sensitivity.json");
+    let sensitivities = SensitivityFile::load(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let source = Source::Solve { file: &sensitivities, budget, kv: Kv::Apart, widths: &Width::ALL };
+    // steps are small, so the attention's scratch is too: plan for the real one
+    let plan = make(&shape, &Wanted::new(N_CTX), source)?;
+    let plan_path = std::env::temp_dir().join(format!("pmkvq-demo-{}.json", std::process::id()));
+    write_beside(&plan_path, plan.to_json().as_bytes()).map_err(|e| format!("{}: {e}", plan_path.display()))?;
+    let result = compare(args, &path, &plan_path, budget, f16_per_token);
+    // it may be gone already; there is nobody to tell
+    let _ = std::fs::remove_file(&plan_path);
+    result
+}
+
+fn compare(args: &Args, path: &Path, plan: &Path, budget: u64, f16_per_token: u64) -> Result<(), String> {
+    let document = Document::load(&args.model_dir.join("demo.questions.json"))?.swap_remove(0);
+    let model = Model::load(path)?;
+    let tokens = model.tokenize(&document.text)?;
+    println!("model   {} ({} tokens of text, context {N_CTX})", path.display(), tokens.len());
+    println!("budget  {} = 3 bits per value, all counted; 16 bits take {}\n", human(budget), human(f16_per_token * u64::from(N_CTX)));
+    println!("scored in steps of {} tokens; perplexity and answers are of the interval that ends at the length\n", args.step);
+    let settings = Settings {
+        n_ctx: N_CTX,
+        step: args.step as usize,
+        threads: args.threads,
+        lengths: lengths(tokens.len()),
+    };
+    let plan_name = plan.display().to_string();
+    let names = ["f16", "static:2", "static:4", "q4_0", plan_name.as_str()];
+    println!("{:>9} {:>7} {:>8} {:>9} {:>10} {:>10} {:>10}  {}", "cache", "length", "ppl", "answers", "KL", "bytes", "f16 bytes", "bits of K/V by layer");
+    let mut reference: Option<Vec<f32>> = None;
+    for name in names {
+        let label = if name == plan_name { "plan" } else { name };
+        let candidate = Candidate::parse(name, path, N_CTX)?;
+        let watch = progress(label, tokens.len());
+        let run = score(&model, &candidate.cache, &tokens, &document.questions, &settings, reference.as_deref(), watch)
+            .map_err(|e| format!("{label}: {e}"))?;
+        for i in &run.intervals {
+            let (held, _) = bytes_held(&candidate.cache, i, f16_per_token, N_CTX);
+            println!(
+                "{label:>9} {:>7} {:>8.3} {:>9} {:>10.5} {:>10} {:>10}  {}",
+                i.end,
+                i.perplexity(),
+                format!("{}/{}", i.right, i.answers),
+                i.mean_kl(),
+                human(held),
+                human(f16_per_token * i.end as u64),
+                i.held.as_ref().map(widths).unwrap_or_default()
+            );
+        }
+        println!();
+        if reference.is_none() {
+            reference = Some(run.log_probs);
+        }
+    }
+    println!("bytes: held by the cache with its tables, parameters and scratch; llama.cpp's own caches hold all of theirs from the start\n");
+    generate(path, plan)
+}
+
+/// One generation by the patched `llama-completion` beside this program.
+fn generate(model: &Path, plan: &Path) -> Result<(), String> {
+    let program = std::env::current_exe()
+        .map_err(|e| e.to_string())?
+        .with_file_name(format!("llama-completion{}", std::env::consts::EXE_SUFFIX));
+    let prompt = "@WXYZ=4711\nAnd God said, Let there be light: and there was light.\n@HJKL=92\n?WXYZ=";
+    println!("$ llama-completion -m {} --pmkvq-plan plan.json -p '...?WXYZ=' -n 5 --temp 0", model.display());
+    let output = Command::new(&program)
+        .arg("-m")
+        .arg(model)
+        .arg("--pmkvq-plan")
+        .arg(plan)
+        .args(["-p", prompt, "-n", "5", "--temp", "0", "-no-cnv", "--no-warmup", "--no-display-prompt", "--simple-io"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .map_err(|e| format!("{}: {e}", program.display()))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let tail: Vec<&str> = text.lines().rev().take(5).collect();
+        return Err(format!("{} failed: {}", program.display(), tail.join(" | ")));
+    }
+    println!("{prompt}{}", String::from_utf8_lossy(&output.stdout).trim_end());
+    Ok(())
+}
