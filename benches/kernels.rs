@@ -9,6 +9,7 @@ use pmkvq::kernels::{
     attention_partial_at, shrink_at, store_at, AttentionArgs, Isa, MaskF16, PartialsMut, RowsF32, Schedule, ShrinkOp,
     SideView,
 };
+use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 const D: usize = 128;
@@ -200,7 +201,7 @@ fn main() {
                         dst,
                     };
                     let view = c.view();
-                    time(|| shrink_at(isa, &view, &[op], 0, 1).unwrap()) / (8 * BLOCK * D) as f64
+                    time(|| shrink_at(isa, &view, &[op], &[AtomicU32::new(0)], 0, 1).unwrap()) / (8 * BLOCK * D) as f64
                 });
             }
         }

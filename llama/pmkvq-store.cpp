@@ -12,15 +12,11 @@
 #include "ggml-cpp.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <stdexcept>
 
 // one message of the runtime
 static constexpr size_t PMKVQ_ERR_SIZE = 1024;
-
-// block operations that are handed to the graph at once
-static constexpr uint32_t PMKVQ_MAX_OPS = 4096;
 
 //
 // pmkvq_scope
@@ -257,7 +253,7 @@ void pmkvq_store::init_data() {
     rt->reset(cache);
     rt->sync_table(cache, (uint8_t *) t_meta->data);
 
-    build_graph_shrink();
+    build_graphs_shrink();
 }
 
 size_t pmkvq_store::size_pool() const {
@@ -327,8 +323,11 @@ bool pmkvq_store::apply(const std::vector<uint32_t> & idxs) {
         return false;
     }
 
-    if (n_ops > 0 && !run_block_ops(ops, n_ops)) {
-        rt->rollback(cache);
+    std::vector<uint8_t> done(n_ops);
+    if (!run_block_ops(ops, n_ops, done)) {
+        // the blocks whose operation ran are where it put them
+        rt->commit_partly(cache, done.data(), n_ops);
+        rt->sync_table(cache, (uint8_t *) t_meta->data);
         return false;
     }
 
@@ -358,42 +357,33 @@ struct pmkvq_store::shrink_args {
     const pmkvq_runtime * rt;
 
     pmkvq_op_shrink op;
+    ggml_cgraph   * gf;
 
     std::vector<pmkvq_block_op> ops;
-
-    // threads that finished without an error. A graph that was aborted may still have run to its end
-    std::atomic<int> n_done { 0 };
-    std::atomic<int> n_err  { 0 };
-    int n_threads = 0;
+    std::vector<uint32_t>       idx;  // of each operation in the ubatch's list
+    std::vector<uint32_t>       done; // heads that each operation has converted
 
     static void compute(ggml_tensor * dst, int ith, int nth, void * userdata) {
         auto * args = (shrink_args *) userdata;
 
-        if (args->op.n_ops > 0 && args->rt->op_shrink(&args->op, ith, nth) != 0) {
-            args->n_err++;
-        }
-        if (ith == 0) {
-            args->n_threads = nth;
-        }
-        args->n_done++;
+        // whether all went well is seen in args->done
+        args->rt->op_shrink(&args->op, ith, nth);
 
         GGML_UNUSED(dst);
     }
-
-    bool done() const {
-        return n_err == 0 && n_threads > 0 && n_done == n_threads;
-    }
 };
 
-void pmkvq_store::build_graph_shrink() {
+void pmkvq_store::build_graphs_shrink() {
     ggml_init_params params = {
-        /*.mem_size   =*/ desc.n_pools*(ggml_tensor_overhead() + 64) + ggml_graph_overhead_custom(desc.n_pools + 1, false),
+        /*.mem_size   =*/ desc.n_pools*(ggml_tensor_overhead() + 64 + ggml_graph_overhead_custom(1, false)),
         /*.mem_buffer =*/ nullptr,
         /*.no_alloc   =*/ false,
     };
 
     ctx_shrink = ggml_init(params);
-    gf_shrink  = ggml_new_graph_custom(ctx_shrink, desc.n_pools + 1, false);
+    if (!ctx_shrink) {
+        throw std::runtime_error("pmkvq: failed to create the graphs of the block operations");
+    }
 
     for (uint32_t i = 0; i < desc.n_pools; ++i) {
         auto args = std::make_unique<shrink_args>();
@@ -401,6 +391,7 @@ void pmkvq_store::build_graph_shrink() {
         args->rt = rt;
         args->op = {
             /*.ops         =*/ nullptr,
+            /*.done        =*/ nullptr,
             /*.n_ops       =*/ 0,
             /*.n_head_kv   =*/ pools[i].n_head_kv,
             /*.head_dim    =*/ pools[i].head_dim,
@@ -415,13 +406,18 @@ void pmkvq_store::build_graph_shrink() {
 
         ggml_tensor * node = ggml_custom_4d(ctx_shrink, GGML_TYPE_I32, 1, 1, 1, 1, nullptr, 0, shrink_args::compute, GGML_N_TASKS_MAX, args.get());
         ggml_format_name(node, "pmkvq_shrink_%u", i);
-        ggml_build_forward_expand(gf_shrink, node);
+
+        args->gf = ggml_new_graph_custom(ctx_shrink, 1, false);
+        ggml_build_forward_expand(args->gf, node);
 
         args_shrink.push_back(std::move(args));
     }
 }
 
-bool pmkvq_store::run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops) {
+bool pmkvq_store::run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops, std::vector<uint8_t> & done) {
+    if (n_ops == 0) {
+        return true;
+    }
     if (!lctx) {
         LLAMA_LOG_ERROR("%s: no context to run block operations in\n", __func__);
         return false;
@@ -429,32 +425,47 @@ bool pmkvq_store::run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops) {
 
     for (auto & args : args_shrink) {
         args->ops.clear();
-        args->n_done    = 0;
-        args->n_err     = 0;
-        args->n_threads = 0;
+        args->idx.clear();
     }
 
     for (uint32_t i = 0; i < n_ops; ++i) {
-        args_shrink[sides[ops[i].side].pool]->ops.push_back(ops[i]);
-    }
-
-    for (auto & args : args_shrink) {
-        args->op.ops   = args->ops.data();
-        args->op.n_ops = args->ops.size();
+        auto & args = args_shrink[sides[ops[i].side].pool];
+        args->ops.push_back(ops[i]);
+        args->idx.push_back(i);
     }
 
     // the CPU backend is the scheduler's last
     auto * sched   = lctx->get_sched();
     auto * backend = ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1);
 
-    const auto status = ggml_backend_graph_compute(backend, gf_shrink);
+    uint32_t n_done = 0;
 
-    const bool done = std::all_of(args_shrink.begin(), args_shrink.end(), [](const auto & args) { return args->done(); });
-    if (!done) {
-        LLAMA_LOG_ERROR("%s: block operations did not complete, status %d\n", __func__, status);
+    for (auto & args : args_shrink) {
+        if (args->ops.empty()) {
+            continue;
+        }
+
+        args->done.assign(args->ops.size(), 0);
+
+        args->op.ops   = args->ops.data();
+        args->op.done  = args->done.data();
+        args->op.n_ops = args->ops.size();
+
+        // an abort callback stops a graph after a node, so that this one, of one node, always runs to its end. The graph
+        // of the model, which comes next, is what is aborted then
+        ggml_backend_graph_compute(backend, args->gf);
+
+        for (size_t i = 0; i < args->ops.size(); ++i) {
+            done[args->idx[i]] = args->done[i] == args->op.n_head_kv;
+            n_done += done[args->idx[i]];
+        }
     }
 
-    return done;
+    if (n_done < n_ops) {
+        LLAMA_LOG_ERROR("%s: %u of %u block operations did not complete\n", __func__, n_ops - n_done, n_ops);
+    }
+
+    return n_done == n_ops;
 }
 
 //

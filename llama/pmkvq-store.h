@@ -160,14 +160,15 @@ private:
     std::vector<ggml_tensor *> t_pool;
     ggml_tensor *              t_meta = nullptr;
 
-    // the prebuilt graph of block operations, one node per pool, and its inputs
+    // the prebuilt graphs of block operations, one per pool, each of one node, and their inputs
     struct shrink_args;
     std::vector<std::unique_ptr<shrink_args>> args_shrink;
     ggml_context * ctx_shrink = nullptr;
-    ggml_cgraph  * gf_shrink  = nullptr;
 
-    void build_graph_shrink();
-    bool run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops);
+    void build_graphs_shrink();
+
+    // done[i]: operation i ran to its end. Returns false if any did not
+    bool run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops, std::vector<uint8_t> & done);
 };
 
 // the number of parts that the visible cells are split into for n_tokens queries

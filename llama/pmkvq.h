@@ -110,6 +110,7 @@ typedef struct pmkvq_op_store {
 // run block operations of sides that live in one pool
 typedef struct pmkvq_op_shrink {
     const pmkvq_block_op * ops;
+    uint32_t      * done; // [n_ops], atomic: heads that were converted; an operation that ran to its end has n_head_kv
     uint32_t        n_ops;
     uint32_t        n_head_kv;
     uint32_t        head_dim;
@@ -199,8 +200,9 @@ typedef struct pmkvq_runtime {
     // the block operations that must run before the ubatch in new_cells is computed (ops: valid until commit or rollback)
     int  (*plan_ubatch)(pmkvq_cache * cache, const pmkvq_cells * cells, uint32_t n_tokens, const uint32_t * new_cells,
             const pmkvq_block_op ** ops, uint32_t * n_ops, char * err, size_t n_err);
-    void (*commit)     (pmkvq_cache * cache); // the operations ran
-    void (*rollback)   (pmkvq_cache * cache); // they did not
+    void (*commit)       (pmkvq_cache * cache); // all operations ran
+    void (*commit_partly)(pmkvq_cache * cache, const uint8_t * done, uint32_t n_ops); // those with done[i] != 0 ran, in the order of ops
+    void (*rollback)     (pmkvq_cache * cache); // none ran
     void (*reset)      (pmkvq_cache * cache); // the cache was cleared
     // copy the table entries that changed since the last call into the meta buffer
     void (*sync_table) (pmkvq_cache * cache, uint8_t * meta);

@@ -223,6 +223,15 @@ pub unsafe extern "C" fn commit(cache: *mut CacheHandle) {
 }
 
 /// # Safety
+/// `cache` comes from [`cache_new`]; `done` is valid for `n_ops` bytes.
+pub unsafe extern "C" fn commit_partly(cache: *mut CacheHandle, done: *const u8, n_ops: u32) {
+    guard((), || {
+        let done: Vec<bool> = (0..n_ops as usize).map(|i| *done.add(i) != 0).collect();
+        (&mut (*cache).0).policy.commit_partly(&done);
+    });
+}
+
+/// # Safety
 /// `cache` comes from [`cache_new`].
 pub unsafe extern "C" fn rollback(cache: *mut CacheHandle) {
     guard((), || (&mut (*cache).0).policy.rollback());

@@ -30,6 +30,7 @@ pub static RUNTIME: Runtime = Runtime {
     place: cache::place,
     plan_ubatch: cache::plan_ubatch,
     commit: cache::commit,
+    commit_partly: cache::commit_partly,
     rollback: cache::rollback,
     reset: cache::reset,
     sync_table: cache::sync_table,

@@ -1,6 +1,7 @@
 //! Kernels behind the C interface: pointers and sizes become checked views.
 
 use std::ffi::c_int;
+use std::sync::atomic::AtomicU32;
 
 use super::types::{OpAttn, OpMerge, OpShrink, OpStore};
 use super::{guard, FAILED};
@@ -61,7 +62,7 @@ impl OpStore {
 }
 
 /// # Safety
-/// As for [`op_store`]; `ops` and `sides` are valid for their counts, `meta` for the tables and parameters of all sides.
+/// As for [`op_store`]; `ops`, `done` and `sides` are valid for their counts, `meta` for the tables and parameters of all sides.
 pub unsafe extern "C" fn op_shrink(op: *const OpShrink, ith: c_int, nth: c_int) -> c_int {
     guard(FAILED, || status(shrink(&*op, ith, nth)))
 }
@@ -71,10 +72,11 @@ unsafe fn shrink(op: &OpShrink, ith: c_int, nth: c_int) -> Result<(), KernelErro
     if op.n_ops == 0 {
         return Ok(());
     }
-    if op.ops.is_null() || op.sides.is_null() || op.meta.is_null() {
+    if op.ops.is_null() || op.done.is_null() || op.sides.is_null() || op.meta.is_null() {
         return Err(KernelError::Null("the block operations"));
     }
     let ops = std::slice::from_raw_parts(op.ops, op.n_ops as usize);
+    let mut done = std::slice::from_raw_parts(op.done.cast::<AtomicU32>(), op.n_ops as usize);
     let sides = std::slice::from_raw_parts(op.sides, op.n_sides as usize);
     // one call per side: the kernels split the blocks and heads of a side over the threads
     let mut batch: Vec<ShrinkOp> = Vec::new();
@@ -97,7 +99,9 @@ unsafe fn shrink(op: &OpShrink, ith: c_int, nth: c_int) -> Result<(), KernelErro
             op.head_dim as usize,
             desc.group as usize,
         )?;
-        kernels::shrink(&view, &batch, ith, nth)?;
+        let (of_side, rest) = done.split_at(batch.len());
+        done = rest;
+        kernels::shrink(&view, &batch, of_side, ith, nth)?;
     }
     Ok(())
 }

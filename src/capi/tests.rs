@@ -15,8 +15,8 @@ fn sizes_agree_with_the_header() {
     assert_eq!(size_of::<SideDesc>(), 16);
     assert_eq!(size_of::<CacheDesc>(), 32);
     assert_eq!(size_of::<OpStore>(), 88);
-    assert_eq!(size_of::<OpShrink>(), 72);
+    assert_eq!(size_of::<OpShrink>(), 80);
     assert_eq!(size_of::<OpAttn>(), 216);
     assert_eq!(size_of::<OpMerge>(), 40);
-    assert_eq!(size_of::<Runtime>(), 176);
+    assert_eq!(size_of::<Runtime>(), 184);
 }

@@ -89,6 +89,7 @@ pub struct OpStore {
 #[repr(C)]
 pub struct OpShrink {
     pub ops: *const BlockOp,
+    pub done: *mut u32,
     pub n_ops: u32,
     pub n_head_kv: u32,
     pub head_dim: u32,
@@ -203,6 +204,7 @@ pub struct Runtime {
         usize,
     ) -> c_int,
     pub commit: unsafe extern "C" fn(*mut CacheHandle),
+    pub commit_partly: unsafe extern "C" fn(*mut CacheHandle, *const u8, u32),
     pub rollback: unsafe extern "C" fn(*mut CacheHandle),
     pub reset: unsafe extern "C" fn(*mut CacheHandle),
     pub sync_table: unsafe extern "C" fn(*mut CacheHandle, *mut u8),

@@ -43,7 +43,6 @@ pub struct Args {
 
 /// A cache to score with; a plan made on the fly lives in a file that is removed afterwards.
 pub struct Candidate {
-    pub name: String,
     pub cache: Cache,
     temporary: bool,
 }
@@ -61,7 +60,7 @@ impl Candidate {
     /// # Errors
     /// A name that is none of the caches, or a plan that can't be made.
     pub fn parse(name: &str, model: &Path, n_ctx: u32) -> Result<Candidate, String> {
-        let plain = |t| Ok(Candidate { name: name.to_string(), cache: Cache::Plain(t), temporary: false });
+        let plain = |t| Ok(Candidate { cache: Cache::Plain(t), temporary: false });
         match name {
             "f16" => return plain(PlainType::F16),
             "q8_0" => return plain(PlainType::Q8_0),
@@ -76,7 +75,7 @@ impl Candidate {
             return Candidate::made(name, &args.read()?, n_ctx, width, initial);
         }
         if Path::new(name).is_file() {
-            return Ok(Candidate { name: name.to_string(), cache: Cache::Plan(PathBuf::from(name)), temporary: false });
+            return Ok(Candidate { cache: Cache::Plan(PathBuf::from(name)), temporary: false });
         }
         Err(format!("--cache {name}: neither a plan file nor one of f16, q8_0, q4_0, static:W, uniform:W"))
     }
@@ -87,7 +86,7 @@ impl Candidate {
         let file = format!("pmkvq-{}-{}.json", std::process::id(), name.replace(':', "-"));
         let path = std::env::temp_dir().join(file);
         write_beside(&path, plan.to_json().as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(Candidate { name: name.to_string(), cache: Cache::Plan(path), temporary: true })
+        Ok(Candidate { cache: Cache::Plan(path), temporary: true })
     }
 }
 

@@ -5,6 +5,7 @@ use super::attention::{next_task, tile_tokens, Shape};
 use super::store::{check, place, Split};
 use super::{codes, layout, AttentionArgs, Cells, KernelError, MergeArgs, RowsF32, Schedule, ShrinkOp};
 use crate::geometry::{page_bytes, BlockEntry, Width, BLOCK, SUBTILE};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// [`super::store()`], one value at a time.
 pub fn store(side: &SideView, rows: &RowsF32, cells: Cells, ith: usize, nth: usize) -> Result<(), KernelError> {
@@ -93,15 +94,23 @@ fn subtile(
 }
 
 /// [`super::shrink()`], one value at a time.
-pub fn shrink(side: &SideView, ops: &[ShrinkOp], ith: usize, nth: usize) -> Result<(), KernelError> {
-    if ith >= nth {
-        return Err(KernelError::Thread);
-    }
+pub fn shrink(
+    side: &SideView,
+    ops: &[ShrinkOp],
+    done: &[AtomicU32],
+    ith: usize,
+    nth: usize,
+) -> Result<(), KernelError> {
     let mut result = Ok(());
     for (i, op) in ops.iter().enumerate() {
         for head in 0..side.n_head_kv() {
             if (i * side.n_head_kv() + head) % nth == ith {
-                result = result.and(shrink_head(side, op, head));
+                match shrink_head(side, op, head) {
+                    Ok(()) => {
+                        done[i].fetch_add(1, Ordering::Release);
+                    }
+                    Err(e) => result = result.and(Err(e)),
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ use super::lanes::{Lanes, Plain};
 use super::scratch::{self, Scratch};
 use super::{layout, pack, Isa, KernelError, SideView};
 use crate::geometry::{page_bytes, Width, MAX_PAGES, SUBTILE, SUBTILES};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Convert one block of a side. The table is not read: the operation says where the block was and where it goes.
 #[repr(C)]
@@ -65,35 +66,47 @@ pub(crate) struct Resolved {
     pub dst: [Option<*mut u8>; MAX_PAGES],
 }
 
-/// Run block operations of one side, by thread `ith` of `nth`. Operations must not share pages.
+/// Run block operations of one side, by thread `ith` of `nth`. Operations must not share pages. `done[i]` counts the heads
+/// that operation `i` has converted, over all threads: an operation that ran to its end has as many as the side has heads.
 ///
 /// From 16 bits the parameters (min, max) are computed; from 8 and 4 they stay. A target page is built from its subtiles;
 /// those that are absent become zeros. Cells that were never written hold garbage before and after.
 ///
 /// # Errors
-/// An invalid operation is skipped, the others are run, and the first such error is returned.
-pub fn shrink(side: &SideView, ops: &[ShrinkOp], ith: usize, nth: usize) -> Result<(), KernelError> {
-    shrink_at(Isa::selected()?, side, ops, ith, nth)
+/// An invalid operation is skipped, the others are run, and the first such error is returned. Fewer counters than
+/// operations, or a thread that does not exist: nothing is run.
+pub fn shrink(side: &SideView, ops: &[ShrinkOp], done: &[AtomicU32], ith: usize, nth: usize) -> Result<(), KernelError> {
+    shrink_at(Isa::selected()?, side, ops, done, ith, nth)
 }
 
 /// [`shrink`] with given instructions.
-pub fn shrink_at(isa: Isa, side: &SideView, ops: &[ShrinkOp], ith: usize, nth: usize) -> Result<(), KernelError> {
+pub fn shrink_at(
+    isa: Isa,
+    side: &SideView,
+    ops: &[ShrinkOp],
+    done: &[AtomicU32],
+    ith: usize,
+    nth: usize,
+) -> Result<(), KernelError> {
     if !isa.available() {
         return Err(KernelError::Isa);
-    }
-    if isa == Isa::Reference {
-        return super::reference::shrink(side, ops, ith, nth);
     }
     if ith >= nth {
         return Err(KernelError::Thread);
     }
+    if done.len() < ops.len() {
+        return Err(KernelError::Shape("there are fewer counters than block operations"));
+    }
+    if isa == Isa::Reference {
+        return super::reference::shrink(side, ops, done, ith, nth);
+    }
     scratch::with(|s| match isa {
         // SAFETY: the CPU has the level
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { run_avx512(side, ops, ith, nth, s) },
+        Isa::Avx512 => unsafe { run_avx512(side, ops, done, ith, nth, s) },
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { run_avx2(side, ops, ith, nth, s) },
-        _ => unsafe { run::<Plain>(side, ops, ith, nth, s) },
+        Isa::Avx2 => unsafe { run_avx2(side, ops, done, ith, nth, s) },
+        _ => unsafe { run::<Plain>(side, ops, done, ith, nth, s) },
     })
 }
 
@@ -102,11 +115,12 @@ pub fn shrink_at(isa: Isa, side: &SideView, ops: &[ShrinkOp], ith: usize, nth: u
 unsafe fn run_avx512(
     side: &SideView,
     ops: &[ShrinkOp],
+    done: &[AtomicU32],
     ith: usize,
     nth: usize,
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
-    run::<super::lanes::Avx512>(side, ops, ith, nth, s)
+    run::<super::lanes::Avx512>(side, ops, done, ith, nth, s)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -114,17 +128,19 @@ unsafe fn run_avx512(
 unsafe fn run_avx2(
     side: &SideView,
     ops: &[ShrinkOp],
+    done: &[AtomicU32],
     ith: usize,
     nth: usize,
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
-    run::<super::lanes::Avx2>(side, ops, ith, nth, s)
+    run::<super::lanes::Avx2>(side, ops, done, ith, nth, s)
 }
 
 #[inline(always)]
 unsafe fn run<L: Lanes>(
     side: &SideView,
     ops: &[ShrinkOp],
+    done: &[AtomicU32],
     ith: usize,
     nth: usize,
     s: &mut Scratch,
@@ -134,7 +150,10 @@ unsafe fn run<L: Lanes>(
     for i in (ith..ops.len() * n_head).step_by(nth) {
         let (op, head) = (&ops[i / n_head], i % n_head);
         match op.resolve(side, head) {
-            Ok(r) => convert::<L>(side, op.block as usize, head, &r, s),
+            Ok(r) => {
+                convert::<L>(side, op.block as usize, head, &r, s);
+                done[i / n_head].fetch_add(1, Ordering::Release);
+            }
             Err(e) => result = result.and(Err(e)),
         }
     }

@@ -20,30 +20,43 @@ impl Plan {
     /// # Errors
     /// [`PlanError::Model`] with the first difference.
     pub fn check_model(&self, model: &ModelShape) -> Result<(), PlanError> {
-        let differ = |what: String, plan: &dyn ToString, model: &dyn ToString| {
-            Err(PlanError::Model { what, plan: plan.to_string(), model: model.to_string() })
-        };
-        if self.model.arch != model.arch {
-            let quoted = |s: &str| format!("'{}'", super::size::shorten(s));
-            return differ("the architecture".to_string(), &quoted(&self.model.arch), &quoted(&model.arch));
+        match first_difference(&self.model, model) {
+            Some(Difference { what, ours, theirs }) => Err(PlanError::Model { what, plan: ours, model: theirs }),
+            None => Ok(()),
         }
-        let (ours, theirs) = (&self.model.layers, &model.layers);
-        if ours.len() != theirs.len() {
-            return differ("the number of layers with a progressive cache".to_string(), &ours.len(), &theirs.len());
-        }
-        for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
-            let fields = [
-                ("il", a.il, b.il),
-                ("n_head_kv", a.n_head_kv, b.n_head_kv),
-                ("head_dim_k", a.head_dim_k, b.head_dim_k),
-                ("head_dim_v", a.head_dim_v, b.head_dim_v),
-            ];
-            for (name, a, b) in fields {
-                if a != b {
-                    return differ(format!("model.layers[{i}].{name}"), &a, &b);
-                }
-            }
-        }
-        Ok(())
     }
+}
+
+/// Where two models' caches differ.
+pub(crate) struct Difference {
+    pub what: String,
+    pub ours: String,
+    pub theirs: String,
+}
+
+/// The first difference between two models as far as a cache goes; names and trained contexts don't count.
+pub(crate) fn first_difference(ours: &ModelShape, theirs: &ModelShape) -> Option<Difference> {
+    let differ = |what: String, ours: &dyn ToString, theirs: &dyn ToString| {
+        Some(Difference { what, ours: ours.to_string(), theirs: theirs.to_string() })
+    };
+    if ours.arch != theirs.arch {
+        let quoted = |s: &str| format!("'{}'", super::size::shorten(s));
+        return differ("the architecture".to_string(), &quoted(&ours.arch), &quoted(&theirs.arch));
+    }
+    let (ours, theirs) = (&ours.layers, &theirs.layers);
+    if ours.len() != theirs.len() {
+        return differ("the number of layers with a progressive cache".to_string(), &ours.len(), &theirs.len());
+    }
+    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        let fields = [
+            ("il", a.il, b.il),
+            ("n_head_kv", a.n_head_kv, b.n_head_kv),
+            ("head_dim_k", a.head_dim_k, b.head_dim_k),
+            ("head_dim_v", a.head_dim_v, b.head_dim_v),
+        ];
+        if let Some((name, a, b)) = fields.into_iter().find(|(_, a, b)| a != b) {
+            return differ(format!("model.layers[{i}].{name}"), &a, &b);
+        }
+    }
+    None
 }

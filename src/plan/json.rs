@@ -1,8 +1,9 @@
 //! Strict reading of JSON: every complaint names the field (`layers[3].k`) and what was expected there.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::size::shorten;
 use crate::geometry::Width;
@@ -18,15 +19,69 @@ pub enum Json {
     Object(Vec<(String, Json)>),
 }
 
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Json, D::Error> {
-        d.deserialize_any(JsonVisitor)
+/// Where in the text the reader is, for messages and for numbers.
+struct Place<'t> {
+    /// The field being read; stays where it was when reading failed.
+    path: RefCell<String>,
+    /// Set when a field that occurs twice stopped the reader.
+    twice: Cell<bool>,
+    numbers: RefCell<Numbers<'t>>,
+}
+
+impl Place<'_> {
+    /// Appends to the path, and returns its length before.
+    fn enter(&self, child: &str) -> usize {
+        let mut path = self.path.borrow_mut();
+        let before = path.len();
+        path.push_str(child);
+        before
+    }
+
+    fn leave(&self, before: usize) {
+        self.path.borrow_mut().truncate(before);
     }
 }
 
-struct JsonVisitor;
+/// The numbers of a JSON text as they are written, in order. serde_json's own reading of one in ten fractions is off by
+/// the last bit, so that a plan would not come back as it was written; Rust's is exact.
+struct Numbers<'t>(&'t str);
 
-impl<'de> Visitor<'de> for JsonVisitor {
+impl<'t> Iterator for Numbers<'t> {
+    type Item = &'t str;
+
+    fn next(&mut self) -> Option<&'t str> {
+        let bytes = self.0.as_bytes();
+        let mut at = 0;
+        while !matches!(bytes.get(at)?, b'-' | b'0'..=b'9') {
+            if bytes[at] == b'"' {
+                at += 1;
+                while *bytes.get(at)? != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+            }
+            at += 1;
+        }
+        let part = |c: &u8| matches!(c, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
+        let n = bytes[at..].iter().take_while(|c| part(c)).count();
+        let (number, rest) = (&self.0[at..at + n], &self.0[at + n..]);
+        self.0 = rest;
+        Some(number)
+    }
+}
+
+/// Reads one value; numbers are visited in the order of the text, each once.
+#[derive(Clone, Copy)]
+struct Reader<'p, 't>(&'p Place<'t>);
+
+impl<'de> DeserializeSeed<'de> for Reader<'_, '_> {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Json, D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_, '_> {
     type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -42,15 +97,18 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_u64<E>(self, v: u64) -> Result<Json, E> {
+        self.0.numbers.borrow_mut().next();
         Ok(Json::Number(v.into()))
     }
 
     fn visit_i64<E>(self, v: i64) -> Result<Json, E> {
+        self.0.numbers.borrow_mut().next();
         Ok(Json::Number(v.into()))
     }
 
     fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Json, E> {
-        let number = serde_json::Number::from_f64(v).ok_or_else(|| E::custom("a number that is not finite"))?;
+        let exact = self.0.numbers.borrow_mut().next().and_then(|n| n.parse().ok()).unwrap_or(v);
+        let number = serde_json::Number::from_f64(exact).ok_or_else(|| E::custom(OUT_OF_RANGE))?;
         Ok(Json::Number(number))
     }
 
@@ -64,20 +122,29 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = seq.next_element()? {
+        loop {
+            let before = self.0.enter(&format!("[{}]", list.len()));
+            let Some(item) = seq.next_element_seed(self)? else {
+                self.0.leave(before);
+                return Ok(Json::List(list));
+            };
+            self.0.leave(before);
             list.push(item);
         }
-        Ok(Json::List(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
         let mut names = std::collections::HashSet::new();
         let mut fields: Vec<(String, Json)> = Vec::new();
-        while let Some((name, value)) = map.next_entry::<String, Json>()? {
+        while let Some(name) = map.next_key::<String>()? {
+            let dot = if self.0.path.borrow().is_empty() { "" } else { "." };
+            let before = self.0.enter(&format!("{dot}{}", shorten(&name)));
             if !names.insert(name.clone()) {
-                return Err(serde::de::Error::custom(format!("the field '{}' occurs twice", shorten(&name))));
+                self.0.twice.set(true);
+                return Err(serde::de::Error::custom("a field occurs twice"));
             }
-            fields.push((name, value));
+            fields.push((name, map.next_value_seed(self)?));
+            self.0.leave(before);
         }
         Ok(Json::Object(fields))
     }
@@ -86,8 +153,10 @@ impl<'de> Visitor<'de> for JsonVisitor {
 /// What is wrong with a field. `path` is the field's place, as in `layers[3].k`; `found` what stands there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldError {
-    /// Not JSON at all, cut off in the middle, nested too deeply, or a field that occurs twice.
-    NotJson { message: String },
+    /// Not JSON at all, cut off in the middle, or nested too deeply. `path` is as far as the reader came.
+    NotJson { path: String, message: String },
+    /// A field that occurs twice in its object.
+    Twice { path: String },
     /// `NaN` or an infinity where a number should be.
     NotFinite { path: String },
     Missing { path: String },
@@ -106,7 +175,9 @@ pub enum FieldError {
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotJson { message } => write!(f, "not valid JSON: {message}"),
+            Self::NotJson { path, message } if path.is_empty() => write!(f, "not valid JSON: {message}"),
+            Self::NotJson { path, message } => write!(f, "not valid JSON at {path}: {message}"),
+            Self::Twice { path } => write!(f, "{path} occurs twice; leave one of the two"),
             Self::NotFinite { path } => write!(f, "{path}: NaN and infinities are not allowed; expected a finite number"),
             Self::Missing { path } => write!(f, "{path} is missing"),
             Self::Unknown { path, expected } => {
@@ -127,17 +198,37 @@ impl std::error::Error for FieldError {}
 
 type Result<T, E = FieldError> = std::result::Result<T, E>;
 
+/// What serde_json says of a number that is too large for a float.
+const OUT_OF_RANGE: &str = "number out of range";
+
 /// Reads a text as one JSON value.
 ///
 /// # Errors
-/// [`FieldError::NotJson`] with line and column; [`FieldError::NotFinite`] where the text has `NaN` or `Infinity`.
+/// [`FieldError::NotJson`] with field, line and column; [`FieldError::NotFinite`] where the text has `NaN`, `Infinity` or
+/// a number too large for a float; [`FieldError::Twice`].
 pub fn parse(text: &str) -> Result<Json> {
-    serde_json::from_str(text).map_err(|e| {
-        let place = format!("line {}, column {}", e.line(), e.column());
-        if at_non_finite(text, e.line(), e.column()) || e.to_string().starts_with("number out of range") {
-            return FieldError::NotFinite { path: place };
+    if text.trim().is_empty() {
+        return Err(FieldError::NotJson { path: String::new(), message: "the file is empty".to_string() });
+    }
+    let place = Place {
+        path: RefCell::new(String::new()),
+        twice: Cell::new(false),
+        numbers: RefCell::new(Numbers(text)),
+    };
+    let mut d = serde_json::Deserializer::from_str(text);
+    let value = Reader(&place).deserialize(&mut d).and_then(|value| d.end().map(|()| value));
+    value.map_err(|e| {
+        // a message holds a line; what is nested deeper is not a field of ours
+        let path = shorten(&place.path.take());
+        let message = e.to_string();
+        if place.twice.get() {
+            FieldError::Twice { path }
+        } else if at_non_finite(text, e.line(), e.column()) || message.starts_with(OUT_OF_RANGE) {
+            let top = || format!("line {}, column {}", e.line(), e.column());
+            FieldError::NotFinite { path: if path.is_empty() { top() } else { path } }
+        } else {
+            FieldError::NotJson { path, message }
         }
-        FieldError::NotJson { message: e.to_string() }
     })
 }
 
@@ -247,8 +338,13 @@ impl<'a> Field<'a> {
         Ok(self.integer(least.into(), most.into())? as u32)
     }
 
-    /// A finite number of at least 0.
+    /// A finite number of at least 0, small enough that sums of them are finite too.
     pub fn amount(&self) -> Result<f64> {
+        reasonable(self.at_least_zero()?, &self.path())
+    }
+
+    /// A finite number of at least 0.
+    pub fn at_least_zero(&self) -> Result<f64> {
         let v = match self.value {
             Json::Number(n) => n.as_f64().ok_or_else(|| self.wrong_type("a number"))?,
             Json::Text(s) if is_non_finite(s) => return Err(FieldError::NotFinite { path: self.path() }),
@@ -260,7 +356,7 @@ impl<'a> Field<'a> {
         if v < 0.0 {
             return Err(FieldError::Negative { path: self.path(), found: self.found() });
         }
-        reasonable(v, &self.path())
+        Ok(v)
     }
 
     pub fn width(&self) -> Result<Width> {

@@ -15,6 +15,7 @@ pub mod size;
 
 use serde::{Serialize, Serializer};
 
+pub(crate) use check::{first_difference, Difference};
 pub use error::PlanError;
 pub use file::{read_limited, write_beside};
 pub use json::FieldError;

@@ -207,7 +207,8 @@ fn solver(field: &Field) -> Result<Solver, FieldError> {
             _ => return Err(kv.not_a_choice("'apart' or 'tied'")),
         },
         widths: solver.need("widths")?.widths()?,
-        objective: solver.get("objective").map(|f| f.amount()).transpose()?,
+        // a sum of amounts
+        objective: solver.get("objective").map(|f| f.at_least_zero()).transpose()?,
         status: match status.text()? {
             "optimal" => Status::Optimal,
             "limit" => Status::Limit,

@@ -86,14 +86,21 @@ fn unit_bytes(unit: &str) -> Option<u64> {
     })
 }
 
-/// A text that goes into a message, cut to a length that a line can hold.
+/// A text that goes into a message or on a terminal: cut to a length that a line can hold, control characters escaped.
 pub(crate) fn shorten(text: &str) -> String {
     const MOST: usize = 60;
-    if text.chars().count() <= MOST {
-        text.to_string()
-    } else {
-        format!("{}...", text.chars().take(MOST).collect::<String>())
+    let mut short = String::new();
+    for (i, c) in text.chars().enumerate() {
+        if i == MOST {
+            return short + "...";
+        }
+        if c.is_control() {
+            short.extend(c.escape_default());
+        } else {
+            short.push(c);
+        }
     }
+    short
 }
 
 /// `1536` as `1.50 KiB`.

@@ -7,7 +7,8 @@
 //! place        cells for the tokens (pure; may be called tentatively for ubatches to come)
 //!              ... llama.cpp enters the tokens in its cells ...
 //! plan_ubatch  block operations to run before the ubatch is computed; a new table is staged
-//! commit       they ran: the staged table is the table       | rollback   they did not: the table stays
+//! commit       they ran: the staged table is the table       | rollback   none did: the table stays
+//!              | commit_partly   some did: their blocks have the new width, all else stays
 //! ```
 //!
 //! The rules, their order and what is guaranteed are in `docs/policy.md`.

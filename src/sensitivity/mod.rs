@@ -19,7 +19,7 @@ pub use torch::{budgets_from_pt, scales_from_pt, Tensor, TorchError};
 pub use zip::ZipError;
 
 use crate::geometry::Width;
-use crate::plan::{FieldError, PlanError};
+use crate::plan::{first_difference, Difference, FieldError, PlanError};
 use crate::shape::ModelShape;
 
 /// Version of the JSON format.
@@ -69,6 +69,8 @@ pub enum SensitivityError {
     Torch(TorchError),
     /// Measured on another model: the first difference.
     Model { what: String, file: String, model: String },
+    /// Every value is 0.
+    AllZero,
 }
 
 impl From<FieldError> for SensitivityError {
@@ -103,6 +105,10 @@ impl fmt::Display for SensitivityError {
                 "the sensitivities are of another model: {what} is {file} in the file and {model} in the model; measure \
                  them on this model"
             ),
+            Self::AllZero => f.write_str(
+                "every sensitivity is 0, so there is nothing to choose widths by; measure them again, or make a plan \
+                 without them with --uniform",
+            ),
         }
     }
 }
@@ -118,49 +124,41 @@ impl Sensitivities {
 }
 
 impl SensitivityFile {
-    /// The values for the layers of `shape`, in its order. A file that numbers layers by position fits a model with as
-    /// many progressive layers, or one whose progressive layers are all among the file's.
+    /// The values for the layers of `shape`, in its order.
+    ///
+    /// A file that numbers layers by position has either as many layers as the model has progressive ones, or all layers
+    /// of a model of which only some are progressive (their numbers have gaps); then those are picked.
     ///
     /// # Errors
-    /// [`SensitivityError::Model`] with the first difference.
+    /// [`SensitivityError::Model`] with the first difference, [`SensitivityError::AllZero`].
     pub fn for_model(&self, shape: &ModelShape) -> Result<Sensitivities, SensitivityError> {
-        let differ = |what: &str, file: String, model: String| {
-            Err(SensitivityError::Model { what: what.to_string(), file, model })
-        };
-        if let Some(model) = &self.model {
-            if model.arch != shape.arch {
-                return differ("the architecture", format!("'{}'", model.arch), format!("'{}'", shape.arch));
-            }
-            if model.layers.len() != shape.layers.len() {
-                let (a, b) = (model.layers.len(), shape.layers.len());
-                return differ("the number of layers", a.to_string(), b.to_string());
-            }
-            for (i, (a, b)) in model.layers.iter().zip(&shape.layers).enumerate() {
-                if a != b {
-                    return differ(&format!("model.layers[{i}]"), format!("{a:?}"), format!("{b:?}"));
-                }
-            }
+        if let Some(Difference { what, ours, theirs }) = self.model.as_ref().and_then(|m| first_difference(m, shape)) {
+            return Err(SensitivityError::Model { what, file: ours, model: theirs });
         }
-        let layers = &self.values.layers;
+        let (layers, wanted) = (&self.values.layers, &shape.layers);
         let mut values = self.values.clone();
-        if self.by_position && layers.len() == shape.layers.len() {
-            for (layer, shape) in values.layers.iter_mut().zip(&shape.layers) {
+        if layers.iter().flat_map(|l| l.k.iter().chain(&l.v)).all(|v| *v == 0.0) {
+            return Err(SensitivityError::AllZero);
+        }
+        if self.by_position && layers.len() == wanted.len() {
+            for (layer, shape) in values.layers.iter_mut().zip(wanted) {
                 layer.il = shape.il;
             }
             return Ok(values);
         }
-        if !self.by_position && layers.len() != shape.layers.len() {
-            return differ("the number of layers", layers.len().to_string(), shape.layers.len().to_string());
+        let has_gaps = wanted.iter().enumerate().any(|(i, l)| l.il != i as u32);
+        if layers.len() != wanted.len() && !(self.by_position && has_gaps) {
+            let (file, model) = (layers.len().to_string(), wanted.len().to_string());
+            return Err(SensitivityError::Model { what: "the number of layers".to_string(), file, model });
         }
         values.layers.clear();
-        for layer in &shape.layers {
-            match layers.iter().find(|l| l.il == layer.il) {
-                Some(found) => values.layers.push(found.clone()),
-                None => {
-                    let has = format!("one of {} layers without a layer {}", layers.len(), layer.il);
-                    return differ("the list of layers", has, format!("one with layer {}", layer.il));
-                }
-            }
+        for layer in wanted {
+            let Some(found) = layers.iter().find(|l| l.il == layer.il) else {
+                let file = format!("one of {} layers without a layer {}", layers.len(), layer.il);
+                let model = format!("one with layer {}", layer.il);
+                return Err(SensitivityError::Model { what: "the list of layers".to_string(), file, model });
+            };
+            values.layers.push(found.clone());
         }
         Ok(values)
     }

@@ -3,11 +3,14 @@
 //! A pickle is a program. This reader runs the part of it that builds data; the few callables that torch and numpy need
 //! to say "tensor" or "number" are recognised by name and turned into data here, every other name is refused, and nothing
 //! is ever called, imported or executed. Values live in an arena and refer to each other by index, so that a pickle that
-//! contains itself does no harm; every operation takes at least one byte of the file, so work and memory are bounded by
-//! its size.
+//! contains itself does no harm. Every operation takes at least one byte of the file, and none copies more than
+//! [`MAX_COPY`] bytes of what is there already, so work and memory are bounded by the file's size.
 
 use std::collections::HashMap;
 use std::fmt;
+
+/// Longest text that an operation copies: names of storages, bytes of numbers, both much shorter.
+const MAX_COPY: usize = 256;
 
 /// Index in the arena.
 pub type Ref = usize;
@@ -121,6 +124,25 @@ impl Pickle {
         let root = machine.run()?;
         Ok(Pickle { arena: machine.arena, root })
     }
+}
+
+/// What a name stands for; `at` is the byte of the operation that mentions it.
+fn known(at: usize, module: &str, name: &str) -> Result<Global> {
+    Ok(match (module, name) {
+        ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
+        ("collections", "OrderedDict") => Global::OrderedDict,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::NumpyScalar,
+        ("numpy", "dtype") => Global::NumpyDtype,
+        ("_codecs", "encode") => Global::Encode,
+        ("torch", "HalfStorage") => Global::Storage(NumberType::F16),
+        ("torch", "BFloat16Storage") => Global::Storage(NumberType::BF16),
+        ("torch", "FloatStorage") => Global::Storage(NumberType::F32),
+        ("torch", "DoubleStorage") => Global::Storage(NumberType::F64),
+        _ => {
+            let shorten = crate::plan::size::shorten;
+            return Err(PickleError::Forbidden { at, name: format!("{}.{}", shorten(module), shorten(name)) });
+        }
+    })
 }
 
 struct Machine<'a> {
@@ -347,14 +369,16 @@ impl Machine<'_> {
                 }
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
-                    self.global(&module, &name)?;
+                    let global = known(self.op, &module, &name)?;
+                    self.push(Node::Global(global));
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    match (self.arena[module].clone(), self.arena[name].clone()) {
-                        (Node::Text(module), Node::Text(name)) => self.global(&module, &name)?,
-                        _ => return self.malformed("a name that is not a text"),
-                    }
+                    let (Node::Text(module), Node::Text(name)) = (&self.arena[module], &self.arena[name]) else {
+                        return self.malformed("a name that is not a text");
+                    };
+                    let global = known(self.op, module, name)?;
+                    self.push(Node::Global(global));
                 }
                 b'Q' => self.persistent()?,
                 b'R' => self.reduce()?,
@@ -364,26 +388,6 @@ impl Machine<'_> {
         }
     }
 
-    fn global(&mut self, module: &str, name: &str) -> Result<()> {
-        let global = match (module, name) {
-            ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
-            ("collections", "OrderedDict") => Global::OrderedDict,
-            ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::NumpyScalar,
-            ("numpy", "dtype") => Global::NumpyDtype,
-            ("_codecs", "encode") => Global::Encode,
-            ("torch", "HalfStorage") => Global::Storage(NumberType::F16),
-            ("torch", "BFloat16Storage") => Global::Storage(NumberType::BF16),
-            ("torch", "FloatStorage") => Global::Storage(NumberType::F32),
-            ("torch", "DoubleStorage") => Global::Storage(NumberType::F64),
-            _ => {
-                let name = crate::plan::size::shorten(&format!("{module}.{name}"));
-                return Err(PickleError::Forbidden { at: self.op, name });
-            }
-        };
-        self.push(Node::Global(global));
-        Ok(())
-    }
-
     /// `("storage", type, key, device, numbers)`
     fn persistent(&mut self) -> Result<()> {
         let id = self.pop()?;
@@ -391,7 +395,7 @@ impl Machine<'_> {
             if let [kind, number, key, _device, n] = parts[..] {
                 let parts = (&self.arena[kind], &self.arena[number], &self.arena[key], &self.arena[n]);
                 if let (Node::Text(kind), Node::Global(Global::Storage(number)), Node::Text(key), Node::Int(n)) = parts {
-                    if let ("storage", Ok(n)) = (kind.as_str(), u64::try_from(*n)) {
+                    if let ("storage", Ok(n), ..=MAX_COPY) = (kind.as_str(), u64::try_from(*n), key.len()) {
                         let storage = Node::Storage { key: key.clone(), number: *number, n };
                         self.push(storage);
                         return Ok(());
@@ -443,7 +447,7 @@ impl Machine<'_> {
             },
             // how protocol 2 writes bytes: as the text whose characters are the bytes
             (Global::Encode, [text, coding]) => match (&self.arena[*text], &self.arena[*coding]) {
-                (Node::Text(text), Node::Text(coding)) if coding == "latin1" => {
+                (Node::Text(text), Node::Text(coding)) if coding == "latin1" && text.len() <= MAX_COPY => {
                     text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect::<Option<_>>().map(Node::Bytes)
                 }
                 _ => None,

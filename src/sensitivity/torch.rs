@@ -8,7 +8,7 @@ use super::{LayerSensitivity, Sensitivities, SensitivityFile};
 use crate::geometry::Width;
 use crate::plan::{FieldError, MAX_LAYERS};
 
-/// Most numbers in one tensor that is read.
+/// Most numbers in one tensor, and in all tensors of one file.
 const MAX_NUMBERS: u64 = 1 << 24;
 
 /// A dense tensor, last dimension fastest.
@@ -122,8 +122,12 @@ impl<'a> Torch<'a> {
         if shape.len() != stride.len() {
             return Err(content("as many strides as dimensions"));
         }
-        let count = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).filter(|n| *n <= MAX_NUMBERS);
-        let count = count.ok_or_else(|| content("a tensor of reasonable size"))?;
+        // a tensor that repeats its numbers (stride 0) may be as large as it likes in a small file
+        let count = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).filter(|count| count <= n);
+        let count = count.ok_or_else(|| content("a tensor no larger than its storage"))?;
+        if count > MAX_NUMBERS {
+            return Err(content("a tensor of reasonable size"));
+        }
         let mut index = vec![0u64; shape.len()];
         let mut data = Vec::new();
         for _ in 0..count {
@@ -275,9 +279,15 @@ pub fn scales_from_pt(bytes: &[u8]) -> Result<Vec<Tensor>> {
         let expected = format!("at most {MAX_LAYERS}");
         return Err(FieldError::Count { path: "scales".to_string(), found: items.len(), expected }.into());
     }
+    let mut in_all = 0;
     let tensor = |(i, at): (usize, &Ref)| {
         let path = format!("scales[{i}]");
         let (shape, data) = torch.tensor(*at, &path)?;
+        // a file may name one storage many times
+        in_all += data.len() as u64;
+        if in_all > MAX_NUMBERS {
+            return Err(TorchError::Content { path, expected: "fewer numbers in all" });
+        }
         if let Some(j) = data.iter().position(|v| !v.is_finite()) {
             return Err(FieldError::NotFinite { path: format!("{path}[{j}]") }.into());
         }

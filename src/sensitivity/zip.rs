@@ -1,5 +1,6 @@
 //! The part of the zip format that torch writes: stored entries, no compression, no encryption.
 
+use std::collections::HashMap;
 use std::fmt;
 
 /// Why an archive was refused.
@@ -12,6 +13,8 @@ pub enum ZipError {
     Unsupported { name: String, what: &'static str },
     Checksum { name: String },
     Duplicate { name: String },
+    /// Entries that together are larger than the file: some share their bytes.
+    Overlap { name: String },
 }
 
 impl fmt::Display for ZipError {
@@ -22,6 +25,9 @@ impl fmt::Display for ZipError {
             Self::Unsupported { name, what } => write!(f, "{name}: {what} is not read here; save it with torch.save"),
             Self::Checksum { name } => write!(f, "{name}: the checksum is wrong; the file is damaged"),
             Self::Duplicate { name } => write!(f, "{name} occurs twice in the archive"),
+            Self::Overlap { name } => {
+                write!(f, "{name}: the archive's entries add up to more than the file; refused, as torch.save writes no such file")
+            }
         }
     }
 }
@@ -30,7 +36,7 @@ impl std::error::Error for ZipError {}
 
 /// The entries of an archive that lies in memory.
 pub struct Archive<'a> {
-    entries: Vec<(String, &'a [u8])>,
+    entries: HashMap<String, &'a [u8]>,
 }
 
 fn slice<'a>(bytes: &'a [u8], at: usize, n: usize, what: &'static str) -> Result<&'a [u8], ZipError> {
@@ -62,7 +68,8 @@ impl<'a> Archive<'a> {
         if n == 0xffff || at == 0xffff_ffff {
             return Err(ZipError::Unsupported { name: "the archive".to_string(), what: "the 64-bit zip format" });
         }
-        let mut entries: Vec<(String, &[u8])> = Vec::new();
+        let mut entries: HashMap<String, &[u8]> = HashMap::new();
+        let mut in_all = 0usize;
         for _ in 0..n {
             const WHAT: &str = "directory";
             let head = slice(bytes, at, 46, WHAT)?;
@@ -88,24 +95,29 @@ impl<'a> Archive<'a> {
             }
             let start = local + 30 + u16_at(local_head, 26) + u16_at(local_head, 28);
             let data = slice(bytes, start, size, "entry")?;
+            // else a small file could make us read its bytes a thousand times
+            in_all += size;
+            if in_all > bytes.len() {
+                return Err(ZipError::Overlap { name });
+            }
             if crc32(data) as usize != crc {
                 return Err(ZipError::Checksum { name });
             }
-            if entries.iter().any(|(known, _)| *known == name) {
+            if entries.contains_key(&name) {
                 return Err(ZipError::Duplicate { name });
             }
-            entries.push((name, data));
+            entries.insert(name, data);
             at += 46 + n_name + n_extra + n_comment;
         }
         Ok(Archive { entries })
     }
 
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
-        self.entries.iter().find(|(n, _)| n == name).map(|(_, data)| *data)
+        self.entries.get(name).copied()
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|(n, _)| n.as_str())
+        self.entries.keys().map(String::as_str)
     }
 }
 

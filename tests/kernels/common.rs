@@ -1,7 +1,8 @@
 //! A cache in plain vectors, with guards around every buffer, pages in random order and 0xFF everywhere; seeded numbers.
 
 use pmkvq::geometry::{page_bytes, params_bytes, BlockEntry, Side, Width, BLOCK};
-use pmkvq::kernels::{Isa, SideView};
+use pmkvq::kernels::{Isa, ShrinkOp, SideView};
+use std::sync::atomic::AtomicU32;
 
 /// splitmix64.
 pub struct Rng(u64);
@@ -242,6 +243,11 @@ pub const SHAPES: [(usize, usize); 12] = [
     (512, 128),
     (576, 96),
 ];
+
+/// Counters of converted heads for [`pmkvq::kernels::shrink_at`].
+pub fn counters(ops: &[ShrinkOp]) -> Vec<AtomicU32> {
+    ops.iter().map(|_| AtomicU32::new(0)).collect()
+}
 
 pub const PACKED: [Width; 3] = [Width::B8, Width::B4, Width::B2];
 pub const SIDES: [Side; 2] = [Side::K, Side::V];

@@ -3,6 +3,7 @@
 use super::common::*;
 use pmkvq::geometry::{BlockEntry, Side, Width};
 use pmkvq::kernels::{shrink_at, Isa, KernelError, ShrinkOp};
+use std::sync::atomic::Ordering::Relaxed;
 
 const STEPS: [(Width, Width); 6] = [
     (Width::B16, Width::B8),
@@ -72,22 +73,26 @@ fn every_level_writes_the_reference_bytes() {
             .map(|(block, &(from, to))| random_op(rng, &mut want, block, from, to))
             .collect();
         let clean = want.clone();
-        shrink_at(Isa::Reference, &want.view(), &ops, 0, 1).unwrap();
+        shrink_at(Isa::Reference, &want.view(), &ops, &counters(&ops), 0, 1).unwrap();
         for isa in levels() {
             let mut got = clean.clone();
-            shrink_at(isa, &got.view(), &ops, 0, 1).unwrap();
+            let done = counters(&ops);
+            shrink_at(isa, &got.view(), &ops, &done, 0, 1).unwrap();
+            assert!(done.iter().all(|d| d.load(Relaxed) == n_head as u32), "every head of every operation is counted");
             got.same_bytes(&want, &format!("{side} {d}/{group} {isa:?}"));
         }
         for nth in [2, 3, 7, 16] {
             let mut got = clean.clone();
             let view = got.view();
+            let done = counters(&ops);
             std::thread::scope(|s| {
                 for ith in 0..nth {
-                    let (view, ops) = (&view, &ops);
-                    s.spawn(move || shrink_at(Isa::best(), view, ops, ith, nth).unwrap());
+                    let (view, ops, done) = (&view, &ops, &done);
+                    s.spawn(move || shrink_at(Isa::best(), view, ops, done, ith, nth).unwrap());
                 }
             });
             got.same_bytes(&want, &format!("{nth} threads"));
+            assert!(done.iter().all(|d| d.load(Relaxed) == n_head as u32), "{nth} threads");
         }
     });
 }
@@ -149,7 +154,9 @@ fn bad_operations_are_skipped_and_named() {
         };
         let before = c.clone();
         let mut run = |op: ShrinkOp| {
-            let e = shrink_at(isa, &c.view(), &[op], 0, 1).unwrap_err();
+            let done = counters(&[op]);
+            let e = shrink_at(isa, &c.view(), &[op], &done, 0, 1).unwrap_err();
+            assert_eq!(done[0].load(Relaxed), 0, "a refused operation is not counted");
             c.same_bytes(&before, "refused");
             e
         };
@@ -192,9 +199,9 @@ fn bad_operations_are_skipped_and_named() {
             src: whole.table[0].pages,
             dst: whole.table[0].pages,
         };
-        let e = shrink_at(isa, &whole.view(), &[op], 0, 1).unwrap_err();
+        let e = shrink_at(isa, &whole.view(), &[op], &counters(&[op]), 0, 1).unwrap_err();
         assert_eq!(e, KernelError::Width { block: 0, width: 8 });
-        shrink_at(isa, &c.view(), &[good], 0, 1).unwrap();
+        shrink_at(isa, &c.view(), &[good], &counters(&[good]), 0, 1).unwrap();
         c.table[0] = BlockEntry {
             width: 4,
             pages: good.dst,

@@ -143,7 +143,7 @@ pub fn merge_in_place(c: &mut Cache, block: usize, to: Width, isa: Isa) {
         src: old.pages,
         dst: new.pages,
     };
-    pmkvq::kernels::shrink_at(isa, &c.view(), &[op], 0, 1).unwrap();
+    pmkvq::kernels::shrink_at(isa, &c.view(), &[op], &counters(&[op]), 0, 1).unwrap();
     c.table[block] = new;
 }
 
