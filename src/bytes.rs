@@ -100,7 +100,7 @@ impl SideLayout {
     pub fn new(params: &LayoutParams, pool: usize, n_head_kv: u32, head_dim: u32, width: Width) -> SideLayout {
         let n_blocks = u64::from(params.n_blocks());
         let group = group_size(head_dim as usize, params.group as usize).unwrap_or(0);
-        let n_groups = if group == 0 { 0 } else { head_dim as usize / group };
+        let n_groups = (head_dim as usize).checked_div(group).unwrap_or(0);
         let final_width = if group == 0 { Width::B16 } else { width };
         let pages = final_width.pages() as u64;
         let full_pages = n_blocks * Width::B16.pages() as u64;
@@ -214,6 +214,15 @@ impl Layout {
         self.bytes_of_pages(&self.pages_by_pool(pages)).saturating_add(self.fixed_bytes)
     }
 
+    /// Bytes of a side when a full context is at its final width: pages, table, parameters.
+    pub fn least_bytes(&self, side: usize) -> u64 {
+        let side = &self.sides[side];
+        side.least_pages
+            .saturating_mul(self.pools[side.pool].page_row_bytes)
+            .saturating_add(side.table_bytes)
+            .saturating_add(side.params_bytes)
+    }
+
     /// Bytes without which a full context does not fit at the final widths.
     pub fn least_budget(&self) -> u64 {
         self.budget_of(|s| s.least_pages)
@@ -271,12 +280,7 @@ impl Layout {
             .zip(&self.pools)
             .map(|(&n, pool)| u64::from(n).saturating_mul(pool.page_row_bytes))
             .fold(0, u64::saturating_add);
-        Breakdown {
-            pages,
-            tables: self.table_bytes,
-            params: self.params_bytes,
-            scratch: self.scratch_bytes,
-        }
+        Breakdown { pages, tables: self.table_bytes, params: self.params_bytes, scratch: self.scratch_bytes }
     }
 }
 
@@ -328,9 +332,7 @@ pub struct Breakdown {
 
 impl Breakdown {
     pub fn total(&self) -> u64 {
-        [self.pages, self.tables, self.params, self.scratch]
-            .into_iter()
-            .fold(0, u64::saturating_add)
+        [self.pages, self.tables, self.params, self.scratch].into_iter().fold(0, u64::saturating_add)
     }
 }
 

@@ -4,7 +4,9 @@ use clap::Args as ClapArgs;
 use std::path::PathBuf;
 
 use super::model::ModelArgs;
-use crate::plan::Plan;
+use super::show::print;
+use crate::plan::size::shorten;
+use crate::plan::{Plan, PlanError};
 
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
@@ -15,9 +17,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), String> {
-    let plan = Plan::load(&args.plan).map_err(|e| format!("{}: {e}", args.plan.display()))?;
-    let model = args.model.read()?;
-    plan.check_model(&model.shape).map_err(|e| e.to_string())?;
-    println!("{}: fits the model ({}, {} layers)", args.plan.display(), model.shape.arch, model.shape.layers.len());
-    Ok(())
+    let named = |e: PlanError| format!("{}: {e}", args.plan.display());
+    let plan = Plan::load(&args.plan).map_err(named)?;
+    let shape = args.model.read()?.shape;
+    plan.check_model(&shape).map_err(named)?;
+    let (arch, n) = (shorten(&shape.arch), shape.layers.len());
+    print(&format!("{}: fits the model ({arch}, {n} layers with a KV cache)\n", args.plan.display()))
 }

@@ -1,22 +1,21 @@
 //! `pmkvq doctor`
 
+use super::show::print;
 use crate::build_info::{COMMIT, LLAMA, PATCHES, RELEASE};
 use crate::kernels::Isa;
 
 pub fn run() -> Result<(), String> {
-    println!("pmkvq        {}", env!("CARGO_PKG_VERSION"));
-    println!("upstream     llama.cpp {COMMIT} ({RELEASE})");
-    println!("patches      {}", PATCHES.len());
-    for (name, title) in PATCHES {
-        println!("             {name}: {title}");
-    }
-    println!("backends     {}", if LLAMA { "CPU" } else { "none (built without llama.cpp)" });
-    println!("CPU features {}", features().join(" "));
-    match Isa::selected() {
-        Ok(isa) => println!("kernels      {isa:?} (PMKVQ_CPU forces another)"),
-        Err(e) => return Err(e.to_string()),
-    }
-    Ok(())
+    let isa = Isa::selected().map_err(|e| e.to_string())?;
+    let mut lines = vec![
+        format!("pmkvq        {}", env!("CARGO_PKG_VERSION")),
+        format!("upstream     llama.cpp {COMMIT} ({RELEASE})"),
+        format!("patches      {}", PATCHES.len()),
+    ];
+    lines.extend(PATCHES.iter().map(|(name, title)| format!("             {name}: {title}")));
+    lines.push(format!("backends     {}", if LLAMA { "CPU" } else { "none (built without llama.cpp)" }));
+    lines.push(format!("CPU features {}", features().join(" ")));
+    lines.push(format!("kernels      {isa:?} (PMKVQ_CPU forces another)"));
+    print(&(lines.join("\n") + "\n"))
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -1,13 +1,14 @@
 //! `pmkvq plan`
 
 use clap::Args as ClapArgs;
-use std::io::Write;
 use std::path::PathBuf;
 
 use super::model::{ModelArgs, Shape};
+use super::show::print;
 use crate::bytes::{self, human, parse_size, LayoutParams};
 use crate::geometry::Width;
-use crate::plan::{parse_rule, write_beside, Initial, Kv, Plan, Rule};
+use crate::plan::size::LARGEST;
+use crate::plan::{parse_rule, write_beside, Initial, Kv, Plan, Rule, MAX_CTX, MAX_SINK, MAX_WINDOW};
 use crate::planner;
 use crate::sensitivity::SensitivityFile;
 
@@ -19,11 +20,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE", required_unless_present = "uniform", conflicts_with = "uniform")]
     pub sensitivity: Option<PathBuf>,
     /// Tokens of the context
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=crate::plan::MAX_CTX as i64))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_CTX as i64))]
     pub ctx: u32,
     /// Memory of the KV cache, everything counted: 2GiB, 800M, bytes. Default with --uniform: what the widths need
-    #[arg(long, value_name = "SIZE", required_unless_present = "uniform")]
-    pub budget: Option<String>,
+    #[arg(long, value_name = "SIZE", required_unless_present = "uniform", allow_hyphen_values = true, value_parser = parse_size)]
+    pub budget: Option<u64>,
     /// Where the plan goes (default: standard output)
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -31,34 +32,39 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Kv::Apart)]
     pub kv: Kv,
     /// Widths to choose from
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "16,8,4,2")]
-    pub widths: Vec<String>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "16,8,4,2", allow_negative_numbers = true, value_parser = width)]
+    pub widths: Vec<Width>,
     /// One final width for everything, without sensitivities
-    #[arg(long, value_name = "WIDTH")]
-    pub uniform: Option<String>,
+    #[arg(long, value_name = "WIDTH", allow_negative_numbers = true, value_parser = width)]
+    pub uniform: Option<Width>,
     /// Static: blocks are at their final width as soon as they leave the window
     #[arg(long = "static")]
     pub fixed: bool,
     /// Which block shrinks next: block (the cheapest) or layer (the paper's)
-    #[arg(long, value_name = "RULE", default_value = "block")]
-    pub rule: String,
+    #[arg(long, value_name = "RULE", default_value = "block", value_parser = parse_rule)]
+    pub rule: Rule,
     /// First tokens of each sequence that stay at 16 bits
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=crate::plan::MAX_SINK as i64))]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=MAX_SINK as i64))]
     pub sink: u32,
     /// Latest tokens of each sequence that stay at 16 bits
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(128..=crate::plan::MAX_WINDOW as i64))]
+    #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(128..=MAX_WINDOW as i64))]
     pub window: u32,
     /// Most values along the head dimension that share a (min, max) pair
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true, value_parser = group)]
     pub group: u32,
     /// Sequences that run together
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub parallel: u32,
 }
 
-fn width(text: &str, flag: &str) -> Result<Width, String> {
+fn width(text: &str) -> Result<Width, String> {
     let bits = text.trim().parse().ok().and_then(Width::from_bits);
-    bits.ok_or_else(|| format!("{flag}: '{text}' is not a width: expected 16, 8, 4 or 2"))
+    bits.ok_or_else(|| "not a width: expected 16, 8, 4 or 2".to_string())
+}
+
+fn group(text: &str) -> Result<u32, String> {
+    let group = text.parse().ok().filter(|g| (16..=128).contains(g) && g % 16 == 0);
+    group.ok_or_else(|| "expected a multiple of 16 from 16 to 128".to_string())
 }
 
 /// What is asked of [`make`] besides the model.
@@ -73,6 +79,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    #[cfg(feature = "llama")]
     pub fn new(n_ctx: u32) -> Wanted {
         Wanted { n_ctx, parallel: 1, sink: 1, window: 128, group: 128, rule: Rule::Block, initial: Initial::B16 }
     }
@@ -102,9 +109,19 @@ impl Wanted {
 pub enum Source<'a> {
     /// One width, with the budget that it takes unless one is given.
     Uniform(Width, Option<u64>),
-    Solve { file: &'a SensitivityFile, budget: u64, kv: Kv, widths: &'a [Width] },
+    Solve {
+        file: &'a SensitivityFile,
+        budget: u64,
+        kv: Kv,
+        widths: &'a [Width],
+    },
 }
 
+/// A plan for a model.
+///
+/// # Errors
+/// Sensitivities that are not this model's, a width that was not measured, a budget below the least possible, which is
+/// named.
 pub fn make(model: &Shape, wanted: &Wanted, source: Source) -> Result<Plan, String> {
     let params = wanted.params(model);
     let shape = &model.shape;
@@ -112,6 +129,12 @@ pub fn make(model: &Shape, wanted: &Wanted, source: Source) -> Result<Plan, Stri
         Source::Uniform(width, budget) => {
             let layout = bytes::Layout::new(shape, &vec![width; 2 * shape.layers.len()], &params);
             let budget = budget.unwrap_or_else(|| layout.comfortable_budget());
+            if budget > LARGEST {
+                return Err(format!(
+                    "{} would be needed, which no machine has; shorten the context (--ctx)",
+                    human(budget)
+                ));
+            }
             if budget < layout.least_budget() {
                 return Err(bytes::BudgetError { budget, least: layout.least_budget() }.to_string());
             }
@@ -119,7 +142,8 @@ pub fn make(model: &Shape, wanted: &Wanted, source: Source) -> Result<Plan, Stri
         }
         Source::Solve { file, budget, kv, widths } => {
             let values = file.for_model(shape).map_err(|e| e.to_string())?;
-            let solved = planner::solve_widths(shape, &values, &params, budget, kv, widths).map_err(|e| e.to_string())?;
+            let solved =
+                planner::solve_widths(shape, &values, &params, budget, kv, widths).map_err(|e| e.to_string())?;
             (solved, budget, Some(values))
         }
     };
@@ -143,30 +167,27 @@ pub fn make(model: &Shape, wanted: &Wanted, source: Source) -> Result<Plan, Stri
 }
 
 pub fn run(args: &Args) -> Result<(), String> {
-    let budget = args.budget.as_deref().map(parse_size).transpose().map_err(|e| format!("--budget: {e}"))?;
-    let widths = args.widths.iter().map(|w| width(w, "--widths")).collect::<Result<Vec<_>, _>>()?;
-    let uniform = args.uniform.as_deref().map(|w| width(w, "--uniform")).transpose()?;
-    let rule = parse_rule(&args.rule).map_err(|e| format!("--rule: {e}"))?;
-    if args.group == 0 || args.group > 128 || !args.group.is_multiple_of(16) {
-        return Err(format!("--group: {} is not a multiple of 16 up to 128", args.group));
-    }
     let file = match &args.sensitivity {
         Some(path) => Some(SensitivityFile::load(path).map_err(|e| format!("{}: {e}", path.display()))?),
         None => None,
     };
     let model = args.model.read()?;
+    if let (Some(file), Some(path)) = (&file, &args.sensitivity) {
+        // said here, where the file has a name
+        file.for_model(&model.shape).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
     let wanted = Wanted {
         n_ctx: args.ctx,
         parallel: args.parallel,
         sink: args.sink,
         window: args.window,
         group: args.group,
-        rule,
+        rule: args.rule,
         initial: if args.fixed { Initial::Final } else { Initial::B16 },
     };
-    let source = match (uniform, &file, budget) {
+    let source = match (args.uniform, &file, args.budget) {
         (Some(w), _, budget) => Source::Uniform(w, budget),
-        (None, Some(file), Some(budget)) => Source::Solve { file, budget, kv: args.kv, widths: &widths },
+        (None, Some(file), Some(budget)) => Source::Solve { file, budget, kv: args.kv, widths: &args.widths },
         _ => return Err("--sensitivity and --budget, or --uniform, say what to plan for".to_string()),
     };
     let plan = make(&model, &wanted, source)?;
@@ -176,16 +197,15 @@ pub fn run(args: &Args) -> Result<(), String> {
     }
     match &args.output {
         Some(path) => write_beside(path, text.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?,
-        None => std::io::stdout().write_all(text.as_bytes()).map_err(|e| e.to_string())?,
+        None => print(&text)?,
     }
     let layout = plan.layout();
-    let status = serde_json::to_value(plan.solver.status).ok();
     eprintln!(
         "plan: {} for {} tokens ({} at 16 bits), {}",
         human(plan.budget_bytes),
         plan.n_ctx,
         human(layout.f16_bytes),
-        status.as_ref().and_then(|s| s.as_str()).unwrap_or("")
+        plan.solver.status.name()
     );
     Ok(())
 }

@@ -9,24 +9,44 @@ use crate::bytes::BudgetError;
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlanError {
     /// The file can't be read. The caller names the file.
-    Io { message: String },
-    TooLarge { bytes: u64, most: u64 },
+    Io {
+        message: String,
+    },
+    TooLarge {
+        bytes: u64,
+        most: u64,
+    },
     NotUtf8,
     /// A field is missing, unknown, of the wrong type or out of range; or it is not JSON.
     Field(FieldError),
     /// JSON, but not one of our plans.
     NotAPlan,
-    Version { found: String },
+    Version {
+        found: String,
+    },
     /// Layer `index` of `layers` is not the layer that `model.layers` has there.
-    LayerOrder { path: String, found: u32, expected: u32 },
+    LayerOrder {
+        path: String,
+        found: u32,
+        expected: u32,
+    },
     /// A transform that this build can't apply.
-    Transform { path: String, found: String },
+    Transform {
+        path: String,
+        found: String,
+    },
     /// The plan's own budget is too small for its own widths.
     Budget(BudgetError),
     /// Another model: the first difference.
-    Model { what: String, plan: String, model: String },
+    Model {
+        what: String,
+        plan: String,
+        model: String,
+    },
     /// The budget can't be solved for again.
-    Solve { message: String },
+    Solve {
+        message: String,
+    },
 }
 
 impl From<FieldError> for PlanError {

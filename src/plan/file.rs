@@ -29,11 +29,17 @@ pub fn read_limited(path: &Path, most: u64) -> Result<Vec<u8>, PlanError> {
     Ok(bytes)
 }
 
-/// Writes beside the file and renames, so that a failure leaves what was there before.
+/// Writes beside the file and renames, so that a failure leaves what was there before. A link is followed; what is not a
+/// file (`/dev/stdout`, a pipe) is written to, never replaced.
 ///
 /// # Errors
 /// What the system says; the file beside is removed.
 pub fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return File::options().write(true).open(path).and_then(|mut file| file.write_all(bytes));
+    }
+    // fails where there is no file yet
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let name = path.file_name().ok_or_else(|| std::io::Error::other("is not the name of a file"))?;
     let mut beside = name.to_os_string();
     beside.push(format!(".{}.tmp", std::process::id()));

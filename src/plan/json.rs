@@ -154,22 +154,58 @@ impl<'de> Visitor<'de> for Reader<'_, '_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldError {
     /// Not JSON at all, cut off in the middle, or nested too deeply. `path` is as far as the reader came.
-    NotJson { path: String, message: String },
+    NotJson {
+        path: String,
+        message: String,
+    },
     /// A field that occurs twice in its object.
-    Twice { path: String },
+    Twice {
+        path: String,
+    },
     /// `NaN` or an infinity where a number should be.
-    NotFinite { path: String },
-    Missing { path: String },
-    Unknown { path: String, expected: String },
-    Type { path: String, found: String, expected: &'static str },
-    NotAWidth { path: String, found: String },
+    NotFinite {
+        path: String,
+    },
+    Missing {
+        path: String,
+    },
+    Unknown {
+        path: String,
+        expected: String,
+    },
+    Type {
+        path: String,
+        found: String,
+        expected: &'static str,
+    },
+    NotAWidth {
+        path: String,
+        found: String,
+    },
     /// Widths that don't fall from one to the next.
-    Order { path: String },
-    Negative { path: String, found: String },
-    Range { path: String, found: String, expected: String },
-    Count { path: String, found: usize, expected: String },
+    Order {
+        path: String,
+    },
+    Negative {
+        path: String,
+        found: String,
+    },
+    Range {
+        path: String,
+        found: String,
+        expected: String,
+    },
+    Count {
+        path: String,
+        found: usize,
+        expected: String,
+    },
     /// A name or number that is none of the allowed ones.
-    Choice { path: String, found: String, expected: String },
+    Choice {
+        path: String,
+        found: String,
+        expected: String,
+    },
 }
 
 impl fmt::Display for FieldError {
@@ -178,7 +214,9 @@ impl fmt::Display for FieldError {
             Self::NotJson { path, message } if path.is_empty() => write!(f, "not valid JSON: {message}"),
             Self::NotJson { path, message } => write!(f, "not valid JSON at {path}: {message}"),
             Self::Twice { path } => write!(f, "{path} occurs twice; leave one of the two"),
-            Self::NotFinite { path } => write!(f, "{path}: NaN and infinities are not allowed; expected a finite number"),
+            Self::NotFinite { path } => {
+                write!(f, "{path}: NaN and infinities are not allowed; expected a finite number")
+            }
             Self::Missing { path } => write!(f, "{path} is missing"),
             Self::Unknown { path, expected } => {
                 write!(f, "{path} is not a field that this version knows; expected one of: {expected}")
@@ -210,11 +248,8 @@ pub fn parse(text: &str) -> Result<Json> {
     if text.trim().is_empty() {
         return Err(FieldError::NotJson { path: String::new(), message: "the file is empty".to_string() });
     }
-    let place = Place {
-        path: RefCell::new(String::new()),
-        twice: Cell::new(false),
-        numbers: RefCell::new(Numbers(text)),
-    };
+    let place =
+        Place { path: RefCell::new(String::new()), twice: Cell::new(false), numbers: RefCell::new(Numbers(text)) };
     let mut d = serde_json::Deserializer::from_str(text);
     let value = Reader(&place).deserialize(&mut d).and_then(|value| d.end().map(|()| value));
     value.map_err(|e| {
@@ -364,8 +399,7 @@ impl<'a> Field<'a> {
             Json::Number(n) => n.as_u64().and_then(|n| u32::try_from(n).ok()),
             _ => return Err(self.wrong_type("a width (16, 8, 4 or 2)")),
         };
-        bits.and_then(Width::from_bits)
-            .ok_or_else(|| FieldError::NotAWidth { path: self.path(), found: self.found() })
+        bits.and_then(Width::from_bits).ok_or_else(|| FieldError::NotAWidth { path: self.path(), found: self.found() })
     }
 
     /// Widths, widest first, at least one.

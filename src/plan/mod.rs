@@ -102,6 +102,18 @@ pub enum Status {
     Uniform,
 }
 
+impl Status {
+    /// As the file has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Optimal => "optimal",
+            Status::Limit => "limit",
+            Status::Narrowest => "narrowest",
+            Status::Uniform => "uniform",
+        }
+    }
+}
+
 /// What the solver did, and what it was asked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Solver {
@@ -180,6 +192,14 @@ impl Plan {
         let sides = self.layout().sides;
         let names = self.model.layers.iter().flat_map(|l| Side::BOTH.map(|s| (l.il, s)));
         names.zip(&sides).filter(|(_, s)| s.group == 0).map(|(name, _)| name).collect()
+    }
+}
+
+/// The name of a rule, as the file has it.
+pub const fn rule_name(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Block => "block",
+        Rule::Layer => "layer",
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::json::{self, Field, FieldError, Json, Object};
 use super::{
-    parse_rule, read_limited, Initial, Kv, LayerPlan, LayerTransforms, Plan, PlanError, Solver, Status, MAX_CTX, MAX_FILE,
-    MAX_LAYERS, MAX_SINK, MAX_WINDOW, VERSION,
+    parse_rule, read_limited, Initial, Kv, LayerPlan, LayerTransforms, Plan, PlanError, Solver, Status, MAX_CTX,
+    MAX_FILE, MAX_LAYERS, MAX_SINK, MAX_WINDOW, VERSION,
 };
 use crate::geometry::{MAX_GROUP, SUBTILE};
 use crate::policy::Rule;
@@ -185,9 +185,7 @@ fn transforms(root: &Object, model: &ModelShape) -> Result<Option<Vec<LayerTrans
     let Some(field) = root.get("transforms") else { return Ok(None) };
     let name = |field: Field| match field.text()? {
         "none" => Ok("none".to_string()),
-        other => {
-            Err(PlanError::Transform { path: field.path.clone(), found: super::size::shorten(other) })
-        }
+        other => Err(PlanError::Transform { path: field.path.clone(), found: super::size::shorten(other) }),
     };
     per_layer(&field, model, &["il", "k", "v"])?
         .iter()

@@ -62,7 +62,8 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     // digits beyond the eighteenth are less than a byte of any unit
     let fraction: String = fraction.chars().take(18).collect();
     let scale = 10u128.pow(fraction.len() as u32);
-    let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| SizeError::NotASize(name()))? };
+    let fraction: u128 =
+        if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| SizeError::NotASize(name()))? };
     let bytes = int * u128::from(factor) + fraction * u128::from(factor) / scale;
     match bytes {
         0 => Err(SizeError::Zero(name())),

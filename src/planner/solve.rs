@@ -49,7 +49,9 @@ impl fmt::Display for SolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Budget { least } => write!(f, "the least possible takes {least} bytes"),
-            Self::Input { item } => write!(f, "item {item} has no choice, or a cost that is not a number of at least 0"),
+            Self::Input { item } => {
+                write!(f, "item {item} has no choice, or a cost that is not a number of at least 0")
+            }
         }
     }
 }
@@ -93,7 +95,9 @@ impl Problem<'_> {
 
     /// The lowest price at which the budget holds (within rounding): the best Lagrangian bound is there.
     fn price(&self) -> f64 {
-        let (mut low, mut high) = (0.0, 1e-12);
+        // from the scale of the costs on, however small they are
+        let most = self.items.iter().flatten().map(|c| c.cost).fold(f64::MIN_POSITIVE, f64::max);
+        let (mut low, mut high) = (0.0, most / (self.budget as f64).max(1.0));
         while self.bytes(&self.at(high)) > self.budget {
             low = high;
             high *= 4.0;
@@ -145,22 +149,31 @@ impl Problem<'_> {
     }
 
     /// The remaining programme, by `good_lp`. `None` if the solver gave up or its answer does not hold.
+    ///
+    /// The solver's tolerances are absolute, so costs are counted from the cheapest open choice of an item, the largest
+    /// of them as 1, and bytes from the smallest, in whole units.
     fn integer(&self, open: &[Vec<usize>]) -> Option<Vec<usize>> {
-        let scale = self.items.iter().flatten().map(|c| c.cost).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-        let unit = (self.budget as f64).max(1.0);
+        let of = |i: usize| open[i].iter().map(move |&j| self.items[i][j]);
+        let least_cost = |i: usize| of(i).map(|c| c.cost).fold(f64::INFINITY, f64::min);
+        let least_bytes = |i: usize| of(i).map(|c| c.bytes).min().unwrap_or(0);
+        let n = self.items.len();
+        let room = self.budget.checked_sub((0..n).map(least_bytes).fold(0, u64::saturating_add))?;
+        let scale = (0..n).flat_map(|i| of(i).map(move |c| c.cost - least_cost(i))).fold(0.0, f64::max);
+        let scale = if scale > 0.0 { scale } else { 1.0 };
+        let unit = (0..n).flat_map(|i| of(i).map(move |c| c.bytes - least_bytes(i))).fold(0, gcd).max(1);
         let mut vars = variables!();
         let picks: Vec<Vec<_>> =
             open.iter().map(|js| js.iter().map(|_| vars.add(variable().binary())).collect()).collect();
         let mut cost = Expression::from(0.0);
         let mut bytes = Expression::from(0.0);
-        for ((item, js), xs) in self.items.iter().zip(open).zip(&picks) {
-            for (&j, &x) in js.iter().zip(xs) {
-                cost += (item[j].cost / scale) * x;
-                bytes += (item[j].bytes as f64 / unit) * x;
+        for (i, xs) in picks.iter().enumerate() {
+            for (c, &x) in of(i).zip(xs) {
+                cost += ((c.cost - least_cost(i)) / scale) * x;
+                bytes += ((c.bytes - least_bytes(i)) / unit) as f64 * x;
             }
         }
         let mut model = vars.minimise(cost).using(microlp);
-        model = model.with(constraint!(bytes <= self.budget as f64 / unit));
+        model = model.with(constraint!(bytes <= (room / unit) as f64));
         for xs in &picks {
             let one: Expression = xs.iter().copied().sum();
             model = model.with(constraint!(one == 1.0));
@@ -178,6 +191,15 @@ impl Problem<'_> {
     }
 }
 
+/// The greatest common divisor; 0 and `a` give `a`.
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 {
+        a
+    } else {
+        gcd(b, a % b)
+    }
+}
+
 /// Picks one choice per item, of least summed cost, whose bytes add up to at most `budget`.
 ///
 /// # Errors
@@ -187,10 +209,7 @@ pub fn solve(items: &[Vec<Choice>], budget: u64) -> Result<Solution, SolveError>
     if let Some(item) = items.iter().position(|item| !usable(item)) {
         return Err(SolveError::Input { item });
     }
-    let least = items
-        .iter()
-        .map(|item| item.iter().map(|c| c.bytes).min().unwrap_or(0))
-        .fold(0, u64::saturating_add);
+    let least = items.iter().map(|item| item.iter().map(|c| c.bytes).min().unwrap_or(0)).fold(0, u64::saturating_add);
     if least > budget {
         return Err(SolveError::Budget { least });
     }

@@ -28,7 +28,10 @@ impl fmt::Display for PlannerError {
         match self {
             Self::Budget(e) => e.fmt(f),
             Self::NotMeasured { width } => {
-                write!(f, "the sensitivities have no values for {width} bits: leave {width} out of --widths, or measure it")
+                write!(
+                    f,
+                    "the sensitivities have no values for {width} bits: leave {width} out of --widths, or measure it"
+                )
             }
             Self::NoWidths => f.write_str("--widths: name at least one of 16, 8, 4, 2"),
             Self::Layers { expected, found } => {
@@ -106,7 +109,10 @@ pub fn solve_widths(
             Kv::Apart => items.append(&mut sides),
             Kv::Tied => items.push(
                 (0..widths.len())
-                    .map(|j| Choice { cost: sides[0][j].cost + sides[1][j].cost, bytes: sides[0][j].bytes + sides[1][j].bytes })
+                    .map(|j| Choice {
+                        cost: sides[0][j].cost + sides[1][j].cost,
+                        bytes: sides[0][j].bytes + sides[1][j].bytes,
+                    })
                     .collect(),
             ),
         }
@@ -116,9 +122,16 @@ pub fn solve_widths(
             Kv::Apart => widths[choice[2 * i + side]],
             Kv::Tied => widths[choice[i]],
         };
-        let layers =
-            shape.layers.iter().enumerate().map(|(i, l)| LayerPlan { il: l.il, k: width(i, 0), v: width(i, 1) }).collect();
-        Solved { layers, solver: Solver { kv, widths: widths.clone(), objective: Some(objective), status, gap: Some(gap) } }
+        let layers = shape
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(i, l)| LayerPlan { il: l.il, k: width(i, 0), v: width(i, 1) })
+            .collect();
+        Solved {
+            layers,
+            solver: Solver { kv, widths: widths.clone(), objective: Some(objective), status, gap: Some(gap) },
+        }
     };
     match solve(&items, budget.saturating_sub(params.scratch_bytes)) {
         Ok(s) => {

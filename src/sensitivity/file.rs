@@ -86,8 +86,7 @@ impl SensitivityFile {
         fields.push(format!("\"source\": {}", text(serde_json::to_string(&s.source))));
         fields.push(format!("\"method\": {}", text(serde_json::to_string(&s.method))));
         fields.push(format!("\"widths\": {}", text(serde_json::to_string(&s.widths))));
-        let layers: Vec<String> =
-            s.layers.iter().map(|l| format!("    {}", text(serde_json::to_string(l)))).collect();
+        let layers: Vec<String> = s.layers.iter().map(|l| format!("    {}", text(serde_json::to_string(l)))).collect();
         fields.push(format!("\"layers\": [\n{}\n  ]", layers.join(",\n")));
         format!("{{\n  {}\n}}\n", fields.join(",\n  "))
     }

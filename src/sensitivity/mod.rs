@@ -63,12 +63,22 @@ pub enum SensitivityError {
     File(PlanError),
     Field(FieldError),
     NotSensitivities,
-    Version { found: String },
+    Version {
+        found: String,
+    },
     /// A layer that occurs twice or out of order.
-    Order { path: String, found: u32, least: u32 },
+    Order {
+        path: String,
+        found: u32,
+        least: u32,
+    },
     Torch(TorchError),
     /// Measured on another model: the first difference.
-    Model { what: String, file: String, model: String },
+    Model {
+        what: String,
+        file: String,
+        model: String,
+    },
     /// Every value is 0.
     AllZero,
 }

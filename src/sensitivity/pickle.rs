@@ -80,12 +80,23 @@ pub enum Node {
 /// Why a pickle was refused; `at` is the byte of the operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PickleError {
-    Truncated { at: usize },
-    Opcode { at: usize, code: u8 },
+    Truncated {
+        at: usize,
+    },
+    Opcode {
+        at: usize,
+        code: u8,
+    },
     /// A name other than the few that are data.
-    Forbidden { at: usize, name: String },
+    Forbidden {
+        at: usize,
+        name: String,
+    },
     /// An operation on the wrong kinds of values.
-    Malformed { at: usize, what: &'static str },
+    Malformed {
+        at: usize,
+        what: &'static str,
+    },
 }
 
 impl fmt::Display for PickleError {
@@ -120,7 +131,15 @@ impl Pickle {
     /// # Errors
     /// One [`PickleError`].
     pub fn read(bytes: &[u8]) -> Result<Pickle, PickleError> {
-        let mut machine = Machine { bytes, at: 0, op: 0, arena: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+        let mut machine = Machine {
+            bytes,
+            at: 0,
+            op: 0,
+            arena: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        };
         let root = machine.run()?;
         Ok(Pickle { arena: machine.arena, root })
     }
@@ -257,7 +276,7 @@ impl Machine<'_> {
     }
 
     fn set_items(&mut self, items: &[Ref]) -> Result<()> {
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return self.malformed("a key without a value");
         }
         if let Some(&top) = self.stack.last() {
@@ -394,7 +413,8 @@ impl Machine<'_> {
         if let Node::Tuple(parts) = &self.arena[id] {
             if let [kind, number, key, _device, n] = parts[..] {
                 let parts = (&self.arena[kind], &self.arena[number], &self.arena[key], &self.arena[n]);
-                if let (Node::Text(kind), Node::Global(Global::Storage(number)), Node::Text(key), Node::Int(n)) = parts {
+                if let (Node::Text(kind), Node::Global(Global::Storage(number)), Node::Text(key), Node::Int(n)) = parts
+                {
                     if let ("storage", Ok(n), ..=MAX_COPY) = (kind.as_str(), u64::try_from(*n), key.len()) {
                         let storage = Node::Storage { key: key.clone(), number: *number, n };
                         self.push(storage);

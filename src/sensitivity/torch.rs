@@ -26,10 +26,15 @@ pub enum TorchError {
     /// Written before torch 1.6, as a bare pickle.
     Legacy,
     /// No `data.pkl`, or a storage is missing or too short.
-    Missing { name: String },
+    Missing {
+        name: String,
+    },
     BigEndian,
     /// A value is not what the format has there.
-    Content { path: String, expected: &'static str },
+    Content {
+        path: String,
+        expected: &'static str,
+    },
     Field(FieldError),
 }
 
@@ -56,9 +61,13 @@ impl fmt::Display for TorchError {
         match self {
             Self::Zip(e) => e.fmt(f),
             Self::Pickle(e) => e.fmt(f),
-            Self::Legacy => f.write_str("an old torch file (a bare pickle); load it and save it again with a current torch"),
+            Self::Legacy => {
+                f.write_str("an old torch file (a bare pickle); load it and save it again with a current torch")
+            }
             Self::Missing { name } => write!(f, "the torch file has no {name}, or not enough of it"),
-            Self::BigEndian => f.write_str("the torch file was written on a big-endian machine; save it on a little-endian one"),
+            Self::BigEndian => {
+                f.write_str("the torch file was written on a big-endian machine; save it on a little-endian one")
+            }
             Self::Content { path, expected } => write!(f, "{path}: expected {expected}"),
             Self::Field(e) => e.fmt(f),
         }
@@ -166,15 +175,21 @@ impl<'a> Torch<'a> {
 
     /// A list of numbers, or a tensor of them.
     fn amounts(&self, at: Ref, path: &str) -> Result<Vec<f64>> {
+        let too_many = |found| {
+            let expected = format!("at most {MAX_LAYERS}");
+            TorchError::from(FieldError::Count { path: path.to_string(), found, expected })
+        };
         if let Node::Tensor { .. } = self.pickle.node(at) {
             let (_, data) = self.tensor(at, path)?;
+            if data.len() > MAX_LAYERS {
+                return Err(too_many(data.len()));
+            }
             let checked = data.iter().enumerate().map(|(i, v)| checked(*v, &format!("{path}[{i}]")));
             return Ok(checked.collect::<Result<_, _>>()?);
         }
         let items = self.list(at, path)?;
         if items.len() > MAX_LAYERS {
-            let expected = format!("at most {MAX_LAYERS}");
-            return Err(FieldError::Count { path: path.to_string(), found: items.len(), expected }.into());
+            return Err(too_many(items.len()));
         }
         items.iter().enumerate().map(|(i, item)| self.amount(*item, &format!("{path}[{i}]"))).collect()
     }
@@ -216,7 +231,7 @@ impl<'a> Torch<'a> {
         if found.is_empty() {
             return Err(content(name, "at least one width of 16, 8, 4, 2"));
         }
-        found.sort_by(|a, b| b.0.cmp(&a.0));
+        found.sort_by_key(|(width, _)| std::cmp::Reverse(*width));
         Ok(found)
     }
 }

@@ -1,20 +1,31 @@
 //! The part of the zip format that torch writes: stored entries, no compression, no encryption.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Why an archive was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ZipError {
     /// Cut off, or offsets that point outside.
-    Truncated { what: &'static str },
+    Truncated {
+        what: &'static str,
+    },
     /// No central directory.
     NotZip,
-    Unsupported { name: String, what: &'static str },
-    Checksum { name: String },
-    Duplicate { name: String },
+    Unsupported {
+        name: String,
+        what: &'static str,
+    },
+    Checksum {
+        name: String,
+    },
+    Duplicate {
+        name: String,
+    },
     /// Entries that together are larger than the file: some share their bytes.
-    Overlap { name: String },
+    Overlap {
+        name: String,
+    },
 }
 
 impl fmt::Display for ZipError {
@@ -36,7 +47,7 @@ impl std::error::Error for ZipError {}
 
 /// The entries of an archive that lies in memory.
 pub struct Archive<'a> {
-    entries: HashMap<String, &'a [u8]>,
+    entries: BTreeMap<String, &'a [u8]>,
 }
 
 fn slice<'a>(bytes: &'a [u8], at: usize, n: usize, what: &'static str) -> Result<&'a [u8], ZipError> {
@@ -68,7 +79,7 @@ impl<'a> Archive<'a> {
         if n == 0xffff || at == 0xffff_ffff {
             return Err(ZipError::Unsupported { name: "the archive".to_string(), what: "the 64-bit zip format" });
         }
-        let mut entries: HashMap<String, &[u8]> = HashMap::new();
+        let mut entries: BTreeMap<String, &[u8]> = BTreeMap::new();
         let mut in_all = 0usize;
         for _ in 0..n {
             const WHAT: &str = "directory";

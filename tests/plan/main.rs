@@ -1,0 +1,20 @@
+//! The plan file, its bytes, the planner and the sensitivity files. Seeds are printed; `PMKVQ_SEED=n` runs that seed alone.
+
+mod bytes;
+mod defects;
+mod docs;
+mod exhaustive;
+mod files;
+mod fuzz;
+mod golden;
+mod hostile;
+mod planner;
+mod resolve;
+#[path = "../policy/rng.rs"]
+mod rng;
+mod round_trip;
+mod samples;
+mod sensitivity;
+mod sizes;
+mod torch;
+mod zipped;
