@@ -46,6 +46,9 @@ pub fn build(config: &Config, tree: &Path) -> Result<PathBuf, String> {
     let mut make = Command::new(&cmake);
     make.arg("--build").arg(&build).args(["--parallel", &config.jobs, "--target"]).args(TARGETS);
     tools::run(&mut make, "building llama.cpp")?;
+    // tests build more of the tree with it
+    println!("cargo:rustc-env=PMKVQ_CMAKE={}", which(&cmake).display());
+    println!("cargo:rustc-env=PMKVQ_BUILD_DIR={}", build.display());
     Ok(build)
 }
 

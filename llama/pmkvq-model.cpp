@@ -60,6 +60,7 @@ int pmkvq_describe_model(const char * path, pmkvq_describe_callback callback, vo
 
     auto mparams = llama_model_default_params();
     mparams.no_alloc     = true; // metadata only
+    mparams.load_mode    = LLAMA_LOAD_MODE_NONE; // a mapping is made even of what is not loaded
     mparams.n_gpu_layers = 0;
 
     llama_model * model = llama_model_load_from_file(path, mparams);

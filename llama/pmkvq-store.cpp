@@ -12,6 +12,7 @@
 #include "ggml-cpp.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
@@ -250,8 +251,7 @@ ggml_context * pmkvq_store::init_tensors() {
 }
 
 void pmkvq_store::init_data() {
-    rt->reset(cache);
-    rt->sync_table(cache, (uint8_t *) t_meta->data);
+    clear();
 
     build_graphs_shrink();
 }
@@ -338,10 +338,21 @@ bool pmkvq_store::apply(const std::vector<uint32_t> & idxs) {
 }
 
 void pmkvq_store::clear() {
-    if (t_meta && t_meta->data) {
-        rt->reset(cache);
-        rt->sync_table(cache, (uint8_t *) t_meta->data);
+    if (!t_meta || !t_meta->data) {
+        return;
     }
+
+    // for tests: what was never written must not matter
+    static const bool poison = getenv("PMKVQ_POISON") != nullptr;
+    if (poison) {
+        for (auto * t : t_pool) {
+            memset(t->data, 0xff, ggml_nbytes(t));
+        }
+        memset(t_meta->data, 0xff, ggml_nbytes(t_meta));
+    }
+
+    rt->reset(cache);
+    rt->sync_table(cache, (uint8_t *) t_meta->data);
 }
 
 size_t pmkvq_store::describe(char * buf, size_t n) const {

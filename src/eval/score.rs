@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Question;
-use crate::ffi::{Cache, Context, Model};
+use crate::ffi::{Cache, Context, ContextSizes, Model};
 
 /// How a text is fed.
 #[derive(Clone, Debug)]
@@ -51,7 +51,8 @@ pub struct Run {
     pub log_probs: Vec<f32>,
 }
 
-fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
+/// Appends the log probabilities that logits stand for.
+pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
     let log_sum = max + sum.ln() as f32;
@@ -80,7 +81,10 @@ pub fn score(
         return Err(format!("the text has {} tokens, the context {}", tokens.len(), settings.n_ctx));
     }
     let n_vocab = model.n_vocab();
-    let mut ctx = Context::new(model, cache, settings.n_ctx, settings.step as u32, 1, settings.threads)?;
+    let n_batch = settings.step as u32;
+    let sizes =
+        ContextSizes { n_ctx: settings.n_ctx, n_batch, n_ubatch: n_batch, n_seq_max: 1, threads: settings.threads };
+    let mut ctx = Context::new(model, cache, &sizes)?;
     let mut log_probs = Vec::with_capacity(tokens.len() * n_vocab);
     let mut intervals = Vec::new();
     let mut now = Interval::default();
@@ -95,7 +99,7 @@ pub fn score(
     while done < tokens.len() {
         let end = lengths.peek().map_or(tokens.len(), |&l| l.min(tokens.len()));
         let n = settings.step.min(end.max(done + 1) - done);
-        ctx.decode(&tokens[done..done + n], done as i32, 0)?;
+        ctx.decode(&tokens[done..done + n], done as i32, 0).map_err(|e| format!("at token {done}: {e}"))?;
         for i in 0..n {
             let Some(&next) = tokens.get(done + i + 1) else { break };
             let at = log_probs.len();

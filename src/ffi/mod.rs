@@ -6,4 +6,4 @@ mod describe;
 mod session;
 
 pub use describe::{describe_model, Described};
-pub use session::{Cache, Context, Model, PlainType};
+pub use session::{BatchToken, Cache, Context, ContextSizes, DecodeError, Model, PlainType};

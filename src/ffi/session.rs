@@ -1,8 +1,10 @@
 //! Loading a model and decoding with it, no more than scoring needs.
 
 use std::ffi::{c_char, c_void, CString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::bindings as c;
 
@@ -18,6 +20,8 @@ pub enum Cache {
 /// Types of llama.cpp's own KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlainType {
+    /// Without flash attention, which rounds K and V to f16 and sums up values in f16: the yardstick for the others.
+    F32,
     F16,
     Q8_0,
     Q4_0,
@@ -26,6 +30,7 @@ pub enum PlainType {
 impl PlainType {
     fn ggml(self) -> c::ggml_type {
         match self {
+            PlainType::F32 => c::GGML_TYPE_F32,
             PlainType::F16 => c::GGML_TYPE_F16,
             PlainType::Q8_0 => c::GGML_TYPE_Q8_0,
             PlainType::Q4_0 => c::GGML_TYPE_Q4_0,
@@ -35,12 +40,56 @@ impl PlainType {
     /// Bytes of a value, scales included.
     pub fn bytes_per_value(self) -> f64 {
         match self {
+            PlainType::F32 => 4.0,
             PlainType::F16 => 2.0,
             PlainType::Q8_0 => 34.0 / 32.0,
             PlainType::Q4_0 => 18.0 / 32.0,
         }
     }
 }
+
+/// How large a context is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextSizes {
+    /// Tokens, all sequences together.
+    pub n_ctx: u32,
+    /// Tokens that are given to `decode` at once, and that go through the graph at once.
+    pub n_batch: u32,
+    pub n_ubatch: u32,
+    pub n_seq_max: u32,
+    pub threads: u32,
+}
+
+/// A token to decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchToken {
+    pub token: i32,
+    pub pos: i32,
+    pub seq: i32,
+}
+
+/// Why a batch was not decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Nothing was changed.
+    NoRoom { n_tokens: usize },
+    /// The abort callback said so; ubatches that were finished stay in the cache.
+    Aborted,
+    /// llama.cpp's reason is on stderr.
+    Failed { status: i32 },
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom { n_tokens } => write!(f, "no room in the KV cache for {n_tokens} more tokens"),
+            Self::Aborted => f.write_str("decoding was aborted"),
+            Self::Failed { status } => write!(f, "llama_decode failed ({status})"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
 
 /// Errors of llama.cpp go to stderr, the rest nowhere.
 unsafe extern "C" fn only_errors(level: c::ggml_log_level, text: *const c_char, _: *mut c_void) {
@@ -105,36 +154,38 @@ impl Drop for Model {
 pub struct Context<'m> {
     ctx: NonNull<c::llama_context>,
     n_vocab: usize,
+    /// How often the abort callback still says no.
+    abort: Option<Box<AtomicU32>>,
     model: std::marker::PhantomData<&'m Model>,
 }
 
 impl<'m> Context<'m> {
-    /// A context of `n_ctx` tokens for up to `n_seq_max` sequences that decodes up to `n_batch` at once.
+    /// A context with one KV cache for all its sequences; flash attention is on except with [`PlainType::F32`].
     ///
     /// # Errors
     /// llama.cpp's reason is on stderr.
     pub fn new(
         model: &'m Model,
         cache: &Cache,
-        n_ctx: u32,
-        n_batch: u32,
-        n_seq_max: u32,
-        threads: u32,
+        sizes: &ContextSizes,
     ) -> Result<Context<'m>, String> {
         let mut plan_path = None;
         // SAFETY: the strings live until the context is made
         let ctx = unsafe {
             let mut params = c::llama_context_default_params();
-            params.n_ctx = n_ctx;
-            params.n_batch = n_batch;
-            params.n_ubatch = n_batch;
-            params.n_seq_max = n_seq_max;
-            params.n_threads = threads as i32;
-            params.n_threads_batch = threads as i32;
+            params.n_ctx = sizes.n_ctx;
+            params.n_batch = sizes.n_batch;
+            params.n_ubatch = sizes.n_ubatch;
+            params.n_seq_max = sizes.n_seq_max;
+            params.n_threads = sizes.threads as i32;
+            params.n_threads_batch = sizes.threads as i32;
             params.flash_attn_type = c::LLAMA_FLASH_ATTN_TYPE_ENABLED;
             params.kv_unified = true;
             match cache {
                 Cache::Plain(t) => {
+                    if *t == PlainType::F32 {
+                        params.flash_attn_type = c::LLAMA_FLASH_ATTN_TYPE_DISABLED;
+                    }
                     params.type_k = t.ggml();
                     params.type_v = t.ggml();
                 }
@@ -147,22 +198,32 @@ impl<'m> Context<'m> {
             c::llama_init_from_model(model.model.as_ptr(), params)
         };
         let ctx = NonNull::new(ctx).ok_or("llama.cpp could not create a context with this KV cache")?;
-        Ok(Context { ctx, n_vocab: model.n_vocab(), model: std::marker::PhantomData })
+        Ok(Context { ctx, n_vocab: model.n_vocab(), abort: None, model: std::marker::PhantomData })
     }
 
     /// Decodes tokens of one sequence at positions `pos ..`, logits for all of them.
     ///
     /// # Errors
     /// What `llama_decode` returned.
-    pub fn decode(&mut self, tokens: &[i32], pos: i32, seq: i32) -> Result<(), String> {
+    pub fn decode(&mut self, tokens: &[i32], pos: i32, seq: i32) -> Result<(), DecodeError> {
+        let batch: Vec<BatchToken> =
+            tokens.iter().zip(pos..).map(|(&token, pos)| BatchToken { token, pos, seq }).collect();
+        self.decode_batch(&batch)
+    }
+
+    /// Decodes tokens of any sequences, logits for all of them.
+    ///
+    /// # Errors
+    /// What `llama_decode` returned.
+    pub fn decode_batch(&mut self, tokens: &[BatchToken]) -> Result<(), DecodeError> {
         // SAFETY: the batch has room for the tokens and is freed
         let status = unsafe {
             let mut batch = c::llama_batch_init(tokens.len() as i32, 0, 1);
-            for (i, &token) in tokens.iter().enumerate() {
-                *batch.token.add(i) = token;
-                *batch.pos.add(i) = pos + i as i32;
+            for (i, t) in tokens.iter().enumerate() {
+                *batch.token.add(i) = t.token;
+                *batch.pos.add(i) = t.pos;
                 *batch.n_seq_id.add(i) = 1;
-                **batch.seq_id.add(i) = seq;
+                **batch.seq_id.add(i) = t.seq;
                 *batch.logits.add(i) = 1;
             }
             batch.n_tokens = tokens.len() as i32;
@@ -172,8 +233,9 @@ impl<'m> Context<'m> {
         };
         match status {
             0 => Ok(()),
-            1 => Err(format!("no room in the KV cache for {} tokens at position {pos}", tokens.len())),
-            n => Err(format!("llama_decode failed at position {pos} ({n})")),
+            1 => Err(DecodeError::NoRoom { n_tokens: tokens.len() }),
+            2 => Err(DecodeError::Aborted),
+            status => Err(DecodeError::Failed { status }),
         }
     }
 
@@ -211,6 +273,30 @@ impl<'m> Context<'m> {
     pub fn seq_keep(&mut self, seq: i32) {
         // SAFETY: the context is valid
         unsafe { c::llama_memory_seq_keep(self.memory(), seq) }
+    }
+
+    /// The largest position of a sequence; -1 if it has no token.
+    pub fn pos_max(&self, seq: i32) -> i32 {
+        // SAFETY: the context is valid
+        unsafe { c::llama_memory_seq_pos_max(self.memory(), seq) }
+    }
+
+    /// Aborts decoding when the graphs have asked for the `n`-th time whether they should stop; `None`: never.
+    pub fn abort_after(&mut self, n: Option<u32>) {
+        unsafe extern "C" fn ask(left: *mut c_void) -> bool {
+            let left = &*left.cast::<AtomicU32>();
+            left.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_err()
+        }
+        let left = Box::new(AtomicU32::new(n.unwrap_or(0)));
+        // SAFETY: the counter is kept as long as llama.cpp has its address
+        unsafe {
+            let data = std::ptr::from_ref(&*left).cast_mut().cast();
+            match n {
+                Some(_) => c::llama_set_abort_callback(self.ctx.as_ptr(), Some(ask), data),
+                None => c::llama_set_abort_callback(self.ctx.as_ptr(), None, std::ptr::null_mut()),
+            }
+        }
+        self.abort = Some(left);
     }
 
     /// Graphs that were reused since the context was made.
