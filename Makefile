@@ -11,6 +11,7 @@ demo: build
 test: build series-check
 	cargo test --release
 	$(MAKE) upstream-test
+	$(MAKE) bindings-check
 	$(MAKE) lint
 
 # pristine + series is exactly what is built
@@ -27,6 +28,10 @@ series-export:
 # upstream's own tests on the patched tree (docs/upstream.md says which and why)
 upstream-test: build
 	python3 scripts/upstream_tests.py
+
+# the committed bindings are what the patched header gives (libclang comes as a wheel into the cache)
+bindings-check: build
+	python3 scripts/bindings.py --check
 
 lint:
 	cargo fmt --check

@@ -25,10 +25,18 @@ fn run(config: &config::Config) -> Result<(), String> {
     if !config.llama {
         return Ok(());
     }
+    // cargo may run several build scripts at once (check and build, two profiles)
+    let failed = |e: std::io::Error| format!("{}: {e}", config.cache.display());
+    std::fs::create_dir_all(&config.cache).map_err(failed)?;
+    let lock = std::fs::File::create(config.cache.join("build.lock")).map_err(failed)?;
+    lock.lock().map_err(failed)?;
     let tree = tools::stage(config)?;
     let build = match &config.own_build {
         Some(build) => build.clone(),
         None => cmake::build(config, &tree)?,
     };
+    // tests build more of the tree
+    println!("cargo:rustc-env=PMKVQ_CMAKE={}", cmake::which(&tools::cmake(config)?).display());
+    println!("cargo:rustc-env=PMKVQ_BUILD_DIR={}", build.display());
     link::link(config, &tree, &build)
 }

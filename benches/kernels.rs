@@ -29,10 +29,7 @@ impl Cache {
     fn new(side: Side, n_head: usize, n_blocks: usize, width: Width) -> Cache {
         let pages = width.pages();
         let entry = |b: usize| {
-            let mut e = BlockEntry {
-                width: width.bits() as i32,
-                ..BlockEntry::EMPTY
-            };
+            let mut e = BlockEntry { width: width.bits() as i32, ..BlockEntry::EMPTY };
             for (i, p) in e.pages[..pages].iter_mut().enumerate() {
                 *p = (b * pages + i) as i32;
             }
@@ -53,18 +50,8 @@ impl Cache {
         let (pool, params) = (self.pool.as_mut_ptr().cast(), self.params.as_mut_ptr());
         // SAFETY: the vectors have just these sizes
         unsafe {
-            SideView::new(
-                self.side,
-                pool,
-                self.table.as_ptr(),
-                params,
-                self.n_head,
-                n_pages,
-                self.n_blocks,
-                D,
-                D,
-            )
-            .unwrap()
+            SideView::new(self.side, pool, self.table.as_ptr(), params, self.n_head, n_pages, self.n_blocks, D, D)
+                .unwrap()
         }
     }
 
@@ -102,10 +89,8 @@ fn time(mut f: impl FnMut()) -> f64 {
 
 /// ns per key and query head.
 fn attention(isa: Isa, wk: Width, wv: Width, n_head_kv: usize, ratio: usize, n_kv: usize, n_token: usize) -> f64 {
-    let (mut k, mut v) = (
-        Cache::new(Side::K, n_head_kv, n_kv / BLOCK, wk),
-        Cache::new(Side::V, n_head_kv, n_kv / BLOCK, wv),
-    );
+    let (mut k, mut v) =
+        (Cache::new(Side::K, n_head_kv, n_kv / BLOCK, wk), Cache::new(Side::V, n_head_kv, n_kv / BLOCK, wv));
     k.fill();
     v.fill();
     let n_head = n_head_kv * ratio;
@@ -130,19 +115,10 @@ fn attention(isa: Isa, wk: Width, wv: Width, n_head_kv: usize, ratio: usize, n_k
 }
 
 fn main() {
-    let filter = std::env::args()
-        .skip(1)
-        .find(|a| !a.starts_with('-'))
-        .unwrap_or_default();
-    let levels: Vec<Isa> = Isa::ALL
-        .into_iter()
-        .filter(|i| *i != Isa::Reference && i.available())
-        .collect();
+    let filter = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
+    let levels: Vec<Isa> = Isa::ALL.into_iter().filter(|i| *i != Isa::Reference && i.available()).collect();
     let wanted = |name: &str| name.contains(&filter);
-    println!(
-        "{:<28}{:>8}{:>10}{:>10}{:>10}{:>10}",
-        "ns per key and query head", "", "16 bits", "8", "4", "2"
-    );
+    println!("{:<28}{:>8}{:>10}{:>10}{:>10}{:>10}", "ns per key and query head", "", "16 bits", "8", "4", "2");
     let print = |name: &str, isa: Isa, f: &dyn Fn(Width) -> f64| {
         let ns: Vec<String> = Width::ALL.iter().map(|&w| format!("{:>10.2}", f(w))).collect();
         println!("{name:<28}{:>8}{}", isa.name(), ns.concat());
@@ -160,10 +136,7 @@ fn main() {
             }
         }
     }
-    println!(
-        "{:<28}{:>8}{:>10}{:>10}{:>10}{:>10}",
-        "ns per value", "", "16 bits", "8", "4", "2"
-    );
+    println!("{:<28}{:>8}{:>10}{:>10}{:>10}{:>10}", "ns per value", "", "16 bits", "8", "4", "2");
     for &isa in &levels {
         for (name, side, n) in [
             ("store K, 1 token", Side::K, 1),
@@ -193,13 +166,7 @@ fn main() {
                         *d = c.table[0].pages[2 * i];
                     }
                     let (from, src) = (w.bits() as i32, c.table[0].pages);
-                    let op = ShrinkOp {
-                        block: 0,
-                        from,
-                        to: to.bits() as i32,
-                        src,
-                        dst,
-                    };
+                    let op = ShrinkOp { block: 0, from, to: to.bits() as i32, src, dst };
                     let view = c.view();
                     time(|| shrink_at(isa, &view, &[op], &[AtomicU32::new(0)], 0, 1).unwrap()) / (8 * BLOCK * D) as f64
                 });

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::tools;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,9 +24,6 @@ const BUILD_NUMBER: &str = "0";
 pub fn build(config: &Config, tree: &Path) -> Result<PathBuf, String> {
     let build = config.cache.join("build");
     fs::create_dir_all(&build).map_err(|e| format!("{}: {e}", build.display()))?;
-    // cargo may run several build scripts at once (check and build, two profiles)
-    let lock = File::create(config.cache.join("build.lock")).map_err(|e| format!("{}: {e}", config.cache.display()))?;
-    lock.lock().map_err(|e| format!("build.lock: {e}"))?;
     let (cmake, ninja) = (tools::cmake(config)?, tools::ninja(config)?);
     let commit = super::link::pin(config)?.1;
     let mut configure = Command::new(&cmake);
@@ -46,14 +43,11 @@ pub fn build(config: &Config, tree: &Path) -> Result<PathBuf, String> {
     let mut make = Command::new(&cmake);
     make.arg("--build").arg(&build).args(["--parallel", &config.jobs, "--target"]).args(TARGETS);
     tools::run(&mut make, "building llama.cpp")?;
-    // tests build more of the tree with it
-    println!("cargo:rustc-env=PMKVQ_CMAKE={}", which(&cmake).display());
-    println!("cargo:rustc-env=PMKVQ_BUILD_DIR={}", build.display());
     Ok(build)
 }
 
-/// cmake wants a path, not a name on PATH.
-fn which(program: &Path) -> PathBuf {
+/// A path for a name on PATH.
+pub fn which(program: &Path) -> PathBuf {
     if program.components().count() > 1 {
         return program.to_path_buf();
     }

@@ -33,7 +33,10 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
     // the libraries refer to each other in circles
     println!("cargo:rustc-link-arg=-Wl,--start-group");
     for lib in &libs {
-        println!("cargo:rerun-if-changed={}", lib.display());
+        // our own build is newer than the start of this script, which cargo would take for a change
+        if config.own_build.is_some() {
+            println!("cargo:rerun-if-changed={}", lib.display());
+        }
         println!("cargo:rustc-link-arg={}", lib.display());
     }
     println!("cargo:rustc-link-arg=-Wl,--end-group");

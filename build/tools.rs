@@ -58,7 +58,10 @@ fn program(config: &Config, name: &str, own: &Option<PathBuf>, package: &str) ->
         return Ok(data);
     }
     if config.offline {
-        return Err(format!("PMKVQ_OFFLINE=1, and {name} is not installed: install it, or name one in {}", name.to_uppercase()));
+        return Err(format!(
+            "PMKVQ_OFFLINE=1, and {name} is not installed: install it, or name one in {}",
+            name.to_uppercase()
+        ));
     }
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);

@@ -7,6 +7,7 @@
 #include "ggml-cpp.h"
 #include "gguf.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <stdexcept>
 #include <string>
@@ -90,10 +91,15 @@ int pmkvq_describe_model(const char * path, pmkvq_describe_callback callback, vo
     llama_model_free(model);
 
     if (!probe.found) {
-        while (!log.error.empty() && log.error.back() == '\n') {
-            log.error.pop_back();
+        // the reason, without what led to it and without a way out that is for the programs
+        std::string reason = log.error;
+        while (!reason.empty() && reason.back() == '\n') {
+            reason.pop_back();
         }
-        snprintf(err, n_err, "%s: the model has no KV cache that a plan can apply to%s%s", path, log.error.empty() ? "" : ": ", log.error.c_str());
+        const size_t from = reason.find("pmkvq: ");
+        reason.erase(0, from == std::string::npos ? 0 : from + 7);
+        reason.erase(std::min(reason.size(), reason.find(": remove '--pmkvq-plan'")));
+        snprintf(err, n_err, "%s: the model has no KV cache that a plan can apply to%s%s", path, reason.empty() ? "" : ": ", reason.c_str());
         return -1;
     }
 

@@ -38,7 +38,7 @@ pmkvq_scope::pmkvq_scope(const llama_model & model, const llama_context_params &
         }
 
         if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
-            throw std::runtime_error("pmkvq: a plan needs flash attention: remove '-fa off'");
+            throw std::runtime_error("pmkvq: a plan needs flash attention: remove '-fa off', or the plan where llama.cpp itself switches it off for a model");
         }
         if (params.type_k != GGML_TYPE_F16 || params.type_v != GGML_TYPE_F16) {
             throw std::runtime_error("pmkvq: the plan sets the widths of the KV cache: remove '-ctk' and '-ctv'");
@@ -117,6 +117,10 @@ std::shared_ptr<pmkvq_store> pmkvq_store::create(
         throw std::runtime_error("pmkvq: multi-head latent attention (MLA) is not supported yet: remove '--pmkvq-plan'");
     }
 
+    if (v_trans) {
+        throw std::runtime_error("pmkvq: a plan needs flash attention, which this model or device can't use: remove '--pmkvq-plan'");
+    }
+
     std::shared_ptr<pmkvq_store> res(new pmkvq_store());
 
     res->rt        = pmkvq_get_runtime();
@@ -133,9 +137,6 @@ std::shared_ptr<pmkvq_store> pmkvq_store::create(
     scope->n_used++;
     scope->check_used();
 
-    if (v_trans) {
-        throw std::runtime_error("pmkvq: a plan needs flash attention, which this model or device can't use: remove '--pmkvq-plan'");
-    }
     if (!unified) {
         throw std::runtime_error("pmkvq: a plan needs the unified KV cache ('--kv-unified')");
     }
@@ -181,12 +182,12 @@ void pmkvq_store::add_layer(int32_t il) {
 }
 
 ggml_context * pmkvq_store::init_tensors() {
-    if (auto * probe = pmkvq_probe_current()) {
-        probe->finish(*model, layers); // throws
-    }
-
     if (layers.empty()) {
         throw std::runtime_error("pmkvq: this model has no layer with a KV cache that a plan can apply to: remove '--pmkvq-plan'");
+    }
+
+    if (auto * probe = pmkvq_probe_current()) {
+        probe->finish(*model, layers); // throws
     }
 
     // the largest partial results that an attention node can have
@@ -281,10 +282,6 @@ void pmkvq_store::log_sizes(bool no_alloc) const {
             size_pool()/mib, size_meta()/mib, scratch_bytes/mib, f16/mib, no_alloc ? " (not allocated)" : "");
 }
 
-void pmkvq_store::set_context(llama_context * lctx) {
-    this->lctx = lctx;
-}
-
 static pmkvq_cells pmkvq_view(const llama_kv_cells & cells) {
     static_assert(sizeof(llama_kv_cells::seq_set_t) == 4*sizeof(uint64_t), "a cell's sequences are read as four words");
 
@@ -293,6 +290,13 @@ static pmkvq_cells pmkvq_view(const llama_kv_cells & cells) {
         /*.pos =*/ cells.pos_data(),
         /*.seq =*/ reinterpret_cast<const uint64_t (*)[4]>(cells.seq_data()),
     };
+}
+
+void pmkvq_store::begin_batch(llama_context * lctx) {
+    this->lctx = lctx;
+
+    const auto view = pmkvq_view(*cells);
+    rt->observe(cache, &view);
 }
 
 std::vector<uint32_t> pmkvq_store::place(const llama_ubatch & ubatch) const {

@@ -91,7 +91,8 @@ public:
 
     void log_sizes(bool no_alloc) const;
 
-    void set_context(llama_context * lctx);
+    // llama_decode() begins: the context that its block operations run in
+    void begin_batch(llama_context * lctx);
 
     // cells for a ubatch, empty if they don't fit
     std::vector<uint32_t> place(const llama_ubatch & ubatch) const;

@@ -195,6 +195,8 @@ typedef struct pmkvq_runtime {
     int  (*cache_pool)(const pmkvq_cache * cache, uint32_t pool, pmkvq_pool_desc * desc);
     int  (*cache_side)(const pmkvq_cache * cache, uint32_t side, pmkvq_side_desc * desc);
 
+    // a look at the cells before a batch is placed: blocks that became empty start anew
+    void (*observe)    (pmkvq_cache * cache, const pmkvq_cells * cells);
     // cells for the tokens of a ubatch; changes nothing; non-zero if they don't fit
     int  (*place)      (const pmkvq_cache * cache, const pmkvq_cells * cells, uint32_t n_tokens, const int32_t * pos, const int32_t * seq, uint32_t * out);
     // the block operations that must run before the ubatch in new_cells is computed (ops: valid until commit or rollback)

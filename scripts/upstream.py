@@ -4,6 +4,7 @@
     upstream.py stage              fetch + verify + patch into <cache>/tree (what build.rs runs)
     upstream.py import DIR         a git repository: one commit of pristine upstream, then the series as commits
     upstream.py export DIR         write the commits after the first one back to patches/, byte-stable
+    upstream.py pristine           the verified tree without patches
     upstream.py check              pristine + series is what is staged, and export(import(series)) is the series
     upstream.py contents DIR       the content hash of a llama.cpp tree
 
@@ -68,7 +69,10 @@ def contents(tree):
 
 
 def run(*command, **options):
-    result = subprocess.run(command, capture_output=True, text=True, **options)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, **options)
+    except FileNotFoundError:
+        fail(f"{command[0]} is not installed, and is needed to patch llama.cpp")
     if result.returncode != 0:
         fail(f"'{' '.join(map(str, command))}' failed:\n{result.stdout[-2000:]}{result.stderr[-4000:]}")
     return result.stdout
@@ -114,7 +118,7 @@ def pristine():
             fail(f"PMKVQ_LLAMA_SRC={own}: no llama.cpp there")
         if contents(tree) != values["contents"] and os.environ.get("PMKVQ_LLAMA_ALLOW_OTHER") != "1":
             fail(f"PMKVQ_LLAMA_SRC={own}: not the pinned llama.cpp (commit {values['commit']}, content hash "
-                 f"{values['contents'][:16]}...; set PMKVQ_LLAMA_ALLOW_OTHER=1 to build it all the same")
+                 f"{values['contents'][:16]}...; set PMKVQ_LLAMA_ALLOW_OTHER=1 to build it all the same)")
         return tree
     tree = CACHE / "pristine"
     stamp = CACHE / "pristine.stamp"
@@ -227,10 +231,13 @@ def import_series(folder):
 
 def export_series(folder, into=None):
     folder, into = Path(folder).resolve(), into or ROOT / "patches"
-    for old in into.glob("*.patch"):
-        old.unlink()
-    git(folder, "format-patch", "--quiet", "--zero-commit", "--no-numbered", "--no-signature", "--no-stat", "--no-renames",
-        "--keep-subject", "--abbrev=12", "--output-directory", str(into), "pristine..series")
+    with tempfile.TemporaryDirectory(dir=into) as fresh:
+        git(folder, "format-patch", "--quiet", "--zero-commit", "--no-numbered", "--no-signature", "--no-stat", "--no-renames",
+            "--keep-subject", "--abbrev=12", "--output-directory", fresh, "pristine..series")
+        for old in into.glob("*.patch"):
+            old.unlink()
+        for patch in Path(fresh).glob("*.patch"):
+            os.replace(patch, into / patch.name)
     names = sorted(p.name for p in into.glob("*.patch"))
     (into / "series").write_text("# applied in this order by scripts/upstream.py\n" + "".join(f"{n}\n" for n in names))
 
@@ -259,6 +266,8 @@ def check():
 def main(args):
     if args[:1] == ["stage"] and len(args) == 1:
         print(stage())
+    elif args[:1] == ["pristine"] and len(args) == 1:
+        print(pristine())
     elif args[:1] == ["check"] and len(args) == 1:
         check()
     elif args[:1] == ["import"] and len(args) == 2:

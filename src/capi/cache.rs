@@ -37,7 +37,8 @@ impl Cache {
     ) -> Result<Cache, String> {
         let mut plan = plan.clone();
         plan.check_model(shape).map_err(|e| e.to_string())?;
-        let params = LayoutParams { n_ctx, n_seq_max, sink: plan.sink, window: plan.window, group: plan.group, scratch_bytes };
+        let params =
+            LayoutParams { n_ctx, n_seq_max, sink: plan.sink, window: plan.window, group: plan.group, scratch_bytes };
         let budget = plan.fit_budget(shape, &params, estimate)?;
         let layout = Layout::new(shape, &plan.finals(), &params);
         let pool_pages = layout.pool_pages(budget).map_err(|e| e.to_string())?;
@@ -79,18 +80,20 @@ impl Cache {
 }
 
 unsafe fn shape_of(model: &ModelDesc) -> Result<ModelShape, String> {
-    let layers = if model.n_layers == 0 {
-        &[]
-    } else {
-        std::slice::from_raw_parts(model.layers, model.n_layers as usize)
-    };
+    let layers =
+        if model.n_layers == 0 { &[] } else { std::slice::from_raw_parts(model.layers, model.n_layers as usize) };
     Ok(ModelShape {
         arch: read(model.arch, "the model's architecture")?.unwrap_or("").to_string(),
         name: read(model.name, "the model's name").ok().flatten().unwrap_or("").to_string(),
         n_ctx_train: model.n_ctx_train,
         layers: layers
             .iter()
-            .map(|l| LayerShape { il: l.il, n_head_kv: l.n_head_kv, head_dim_k: l.head_dim_k, head_dim_v: l.head_dim_v })
+            .map(|l| LayerShape {
+                il: l.il,
+                n_head_kv: l.n_head_kv,
+                head_dim_k: l.head_dim_k,
+                head_dim_v: l.head_dim_v,
+            })
             .collect(),
     })
 }
@@ -151,7 +154,8 @@ pub unsafe extern "C" fn cache_desc(cache: *const CacheHandle, desc: *mut CacheD
 /// As for [`cache_desc`].
 pub unsafe extern "C" fn cache_pool(cache: *const CacheHandle, pool: u32, desc: *mut PoolDesc) -> c_int {
     let cache = &(*cache).0;
-    let (Some(pool), Some(&n_pages)) = (cache.layout.pools.get(pool as usize), cache.pool_pages.get(pool as usize)) else {
+    let (Some(pool), Some(&n_pages)) = (cache.layout.pools.get(pool as usize), cache.pool_pages.get(pool as usize))
+    else {
         return FAILED;
     };
     *desc = PoolDesc { n_head_kv: pool.n_head_kv, head_dim: pool.head_dim, n_pages };
@@ -168,6 +172,12 @@ pub unsafe extern "C" fn cache_side(cache: *const CacheHandle, side: u32, desc: 
         }
         None => FAILED,
     }
+}
+
+/// # Safety
+/// `cache` comes from [`cache_new`]; `cells` describes valid arrays.
+pub unsafe extern "C" fn observe(cache: *mut CacheHandle, cells: *const CellsC) {
+    guard((), || (&mut (*cache).0).policy.observe(view(cells)));
 }
 
 /// # Safety
@@ -276,4 +286,3 @@ pub unsafe extern "C" fn describe(
 ) -> usize {
     guard(0, || write(&describe_json(&(*cache).0, view(cells)).to_string(), buf, n))
 }
-

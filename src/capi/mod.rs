@@ -27,6 +27,7 @@ pub static RUNTIME: Runtime = Runtime {
     cache_desc: cache::cache_desc,
     cache_pool: cache::cache_pool,
     cache_side: cache::cache_side,
+    observe: cache::observe,
     place: cache::place,
     plan_ubatch: cache::plan_ubatch,
     commit: cache::commit,

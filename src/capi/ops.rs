@@ -86,7 +86,13 @@ unsafe fn shrink(op: &OpShrink, ith: c_int, nth: c_int) -> Result<(), KernelErro
             return Err(KernelError::Shape("a block operation names a side that the cache does not have"));
         };
         batch.clear();
-        batch.extend(of_side.iter().map(|o| ShrinkOp { block: o.block, from: o.from, to: o.to, src: o.src, dst: o.dst }));
+        batch.extend(of_side.iter().map(|o| ShrinkOp {
+            block: o.block,
+            from: o.from,
+            to: o.to,
+            src: o.src,
+            dst: o.dst,
+        }));
         let table = op.meta.add(desc.offset as usize);
         let view = SideView::new(
             Side::BOTH[side % 2],
@@ -142,12 +148,7 @@ unsafe fn attn(op: &OpAttn, ith: c_int, nth: c_int) -> Result<(), KernelError> {
     };
     let args = AttentionArgs {
         q: RowsF32::new(op.q, dk, n_head, n_tokens, op.q_nb_head, op.q_nb_token)?,
-        current: rows(op.k_cur, dk, op.k_nb_head, op.k_nb_token)?.zip(rows(
-            op.v_cur,
-            dv,
-            op.v_nb_head,
-            op.v_nb_token,
-        )?),
+        current: rows(op.k_cur, dk, op.k_nb_head, op.k_nb_token)?.zip(rows(op.v_cur, dv, op.v_nb_head, op.v_nb_token)?),
         mask: MaskF16::new(op.mask, n_kv, n_tokens, op.mask_nb_token)?,
         cells: std::slice::from_raw_parts(op.cells, n_tokens),
         k: side(Side::K, op.pool_k, op.table_k, op.params_k, op.n_pages_k, dk, op.group_k)?,

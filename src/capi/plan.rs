@@ -20,6 +20,8 @@ pub unsafe extern "C" fn plan_load(
     n_err: usize,
 ) -> c_int {
     report(err, n_err, || {
+        // a wrong PMKVQ_CPU is found here and not in every operation of a graph
+        crate::kernels::Isa::selected().map_err(|e| e.to_string())?;
         let path = read(path, "the plan's path")?.ok_or("a plan needs a path")?;
         let mut loaded = Plan::load(Path::new(path)).map_err(|e| format!("{path}: {e}"))?;
         if let Some(rule) = read(rule, "the rule")? {

@@ -18,5 +18,5 @@ fn sizes_agree_with_the_header() {
     assert_eq!(size_of::<OpShrink>(), 80);
     assert_eq!(size_of::<OpAttn>(), 216);
     assert_eq!(size_of::<OpMerge>(), 40);
-    assert_eq!(size_of::<Runtime>(), 184);
+    assert_eq!(size_of::<Runtime>(), 192);
 }

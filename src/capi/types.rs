@@ -7,7 +7,6 @@ use crate::policy::BlockOp;
 
 pub const ABI_VERSION: u32 = 1;
 
-
 /// `pmkvq_layer_desc`
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -191,8 +190,8 @@ pub struct Runtime {
     pub cache_desc: unsafe extern "C" fn(*const CacheHandle, *mut CacheDesc),
     pub cache_pool: unsafe extern "C" fn(*const CacheHandle, u32, *mut PoolDesc) -> c_int,
     pub cache_side: unsafe extern "C" fn(*const CacheHandle, u32, *mut SideDesc) -> c_int,
-    pub place:
-        unsafe extern "C" fn(*const CacheHandle, *const CellsC, u32, *const i32, *const i32, *mut u32) -> c_int,
+    pub observe: unsafe extern "C" fn(*mut CacheHandle, *const CellsC),
+    pub place: unsafe extern "C" fn(*const CacheHandle, *const CellsC, u32, *const i32, *const i32, *mut u32) -> c_int,
     pub plan_ubatch: unsafe extern "C" fn(
         *mut CacheHandle,
         *const CellsC,

@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 use std::path::PathBuf;
 
 use super::model::ModelArgs;
-use super::show::print;
+use super::output::print;
 use crate::plan::size::shorten;
 use crate::plan::{Plan, PlanError};
 

@@ -4,11 +4,13 @@ use clap::Args as ClapArgs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::eval::{bytes_held, lengths, progress, widths, Candidate};
+use super::eval::{bytes_held, lengths, widths, Candidate};
 use super::model::ModelArgs;
+use super::output::print;
 use super::plan::{make, Source, Wanted};
+use super::progress::Progress;
 use crate::bytes::human;
-use crate::eval::{score, Document, Settings};
+use crate::eval::{score, Document, Interval, Settings};
 use crate::ffi::Model;
 use crate::geometry::Width;
 use crate::plan::{write_beside, Kv};
@@ -23,7 +25,7 @@ pub struct Args {
     #[arg(short, long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub threads: u32,
     /// Tokens decoded at once
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=512))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub step: u32,
 }
 
@@ -54,29 +56,29 @@ fn compare(args: &Args, path: &Path, plan: &Path, budget: u64, f16_per_token: u6
     let document = Document::load(&args.model_dir.join("demo.questions.json"))?.swap_remove(0);
     let model = Model::load(path)?;
     let tokens = model.tokenize(&document.text)?;
-    println!("model   {} ({} tokens of text, context {N_CTX})", path.display(), tokens.len());
-    println!("budget  {} = 3 bits per value, all counted; 16 bits take {}\n", human(budget), human(f16_per_token * u64::from(N_CTX)));
-    println!("scored in steps of {} tokens; perplexity and answers are of the interval that ends at the length\n", args.step);
-    let settings = Settings {
-        n_ctx: N_CTX,
-        step: args.step as usize,
-        threads: args.threads,
-        lengths: lengths(tokens.len()),
-    };
+    let f16 = human(f16_per_token * u64::from(N_CTX));
+    print(&format!("model   {} ({} tokens of text, context {N_CTX})\n", path.display(), tokens.len()))?;
+    print(&format!("budget  {} = 3 bits per value, all counted; 16 bits take {f16}\n\n", human(budget)))?;
+    print(&format!(
+        "scored in steps of {} tokens; perplexity and answers are of the interval that ends at the length\n\n",
+        args.step
+    ))?;
+    let settings =
+        Settings { n_ctx: N_CTX, step: args.step as usize, threads: args.threads, lengths: lengths(tokens.len()) };
     let plan_name = plan.display().to_string();
     let names = ["f16", "static:2", "static:4", "q4_0", plan_name.as_str()];
-    println!("{:>9} {:>7} {:>8} {:>9} {:>10} {:>10} {:>10}  {}", "cache", "length", "ppl", "answers", "KL", "bytes", "f16 bytes", "bits of K/V by layer");
+    print(&format!(
+        "{:>9} {:>7} {:>8} {:>9} {:>10} {:>10} {:>10}  bits of K/V by layer\n",
+        "cache", "length", "ppl", "answers", "KL", "bytes", "f16 bytes"
+    ))?;
     let mut reference: Option<Vec<f32>> = None;
     for name in names {
         let label = if name == plan_name { "plan" } else { name };
         let candidate = Candidate::parse(name, path, N_CTX)?;
-        let watch = progress(label, tokens.len());
-        let run = score(&model, &candidate.cache, &tokens, &document.questions, &settings, reference.as_deref(), watch)
-            .map_err(|e| format!("{label}: {e}"))?;
-        for i in &run.intervals {
+        let mut watch = Progress::new(label, tokens.len(), |i: &Interval| {
             let (held, _) = bytes_held(&candidate.cache, i, f16_per_token, N_CTX);
-            println!(
-                "{label:>9} {:>7} {:>8.3} {:>9} {:>10.5} {:>10} {:>10}  {}",
+            print(&format!(
+                "{label:>9} {:>7} {:>8.3} {:>9} {:>10.5} {:>10} {:>10}  {}\n",
                 i.end,
                 i.perplexity(),
                 format!("{}/{}", i.right, i.answers),
@@ -84,14 +86,17 @@ fn compare(args: &Args, path: &Path, plan: &Path, budget: u64, f16_per_token: u6
                 human(held),
                 human(f16_per_token * i.end as u64),
                 i.held.as_ref().map(widths).unwrap_or_default()
-            );
-        }
-        println!();
+            ))
+        });
+        let (questions, reference_now) = (&document.questions, reference.as_deref());
+        let run = score(&model, &candidate.cache, &tokens, questions, &settings, reference_now, &mut watch)
+            .map_err(|e| format!("{label}: {e}"))?;
+        print("\n")?;
         if reference.is_none() {
             reference = Some(run.log_probs);
         }
     }
-    println!("bytes: held by the cache with its tables, parameters and scratch; llama.cpp's own caches hold all of theirs from the start\n");
+    print("bytes: held by the cache with its tables, parameters and scratch; llama.cpp's own caches hold all of theirs from the start\n\n")?;
     generate(path, plan)
 }
 
@@ -101,7 +106,7 @@ fn generate(model: &Path, plan: &Path) -> Result<(), String> {
         .map_err(|e| e.to_string())?
         .with_file_name(format!("llama-completion{}", std::env::consts::EXE_SUFFIX));
     let prompt = "@WXYZ=4711\nAnd God said, Let there be light: and there was light.\n@HJKL=92\n?WXYZ=";
-    println!("$ llama-completion -m {} --pmkvq-plan plan.json -p '...?WXYZ=' -n 5 --temp 0", model.display());
+    print(&format!("$ llama-completion -m {} --pmkvq-plan plan.json -p '...?WXYZ=' -n 5 --temp 0\n", model.display()))?;
     let output = Command::new(&program)
         .arg("-m")
         .arg(model)
@@ -116,6 +121,5 @@ fn generate(model: &Path, plan: &Path) -> Result<(), String> {
         let tail: Vec<&str> = text.lines().rev().take(5).collect();
         return Err(format!("{} failed: {}", program.display(), tail.join(" | ")));
     }
-    println!("{prompt}{}", String::from_utf8_lossy(&output.stdout).trim_end());
-    Ok(())
+    print(&format!("{prompt}{}\n", String::from_utf8_lossy(&output.stdout).trim_end()))
 }

@@ -1,6 +1,6 @@
 //! `pmkvq doctor`
 
-use super::show::print;
+use super::output::print;
 use crate::build_info::{COMMIT, LLAMA, PATCHES, RELEASE};
 use crate::kernels::Isa;
 

@@ -2,11 +2,12 @@
 
 use clap::Args as ClapArgs;
 use serde_json::{json, Value};
-use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::model::{ModelArgs, Shape};
+use super::output::print;
 use super::plan::{make, Source, Wanted};
+use super::progress::Progress;
 use crate::bytes::human;
 use crate::eval::{score, Document, Interval, Question, Settings};
 use crate::ffi::{Cache, Model, PlainType};
@@ -70,7 +71,8 @@ impl Candidate {
         let made = [("static:", Initial::Final), ("uniform:", Initial::B16)];
         if let Some((bits, initial)) = made.iter().find_map(|(p, i)| name.strip_prefix(p).map(|b| (b, *i))) {
             let width = bits.parse().ok().and_then(Width::from_bits);
-            let width = width.ok_or_else(|| format!("--cache {name}: '{bits}' is not a width: expected 16, 8, 4 or 2"))?;
+            let width =
+                width.ok_or_else(|| format!("--cache {name}: '{bits}' is not a width: expected 16, 8, 4 or 2"))?;
             let args = ModelArgs { model: Some(model.to_path_buf()), shape: None };
             return Candidate::made(name, &args.read()?, n_ctx, width, initial);
         }
@@ -132,22 +134,6 @@ pub fn lengths(n: usize) -> Vec<usize> {
     all
 }
 
-/// Says on stderr how far a pass is, if somebody watches.
-pub fn progress(name: &str, total: usize) -> impl FnMut(usize) {
-    let name = name.to_string();
-    let watched = std::io::stderr().is_terminal();
-    let mut last = 0;
-    move |done| {
-        if watched && (done - last >= total / 50 || done == total) {
-            last = done;
-            eprint!("\r{name}: {:>3}%", 100 * done / total.max(1));
-            if done == total {
-                eprint!("\r{:width$}\r", "", width = name.len() + 8);
-            }
-        }
-    }
-}
-
 pub fn run(args: &Args) -> Result<(), String> {
     let (text, questions): (String, Vec<Question>) = match (&args.questions, &args.file) {
         (Some(path), _) => {
@@ -172,45 +158,43 @@ pub fn run(args: &Args) -> Result<(), String> {
     tokens.truncate(n_ctx as usize);
     let inside = |q: &&Question| q.answer_start + q.answer.len() <= tokens.len();
     let questions: Vec<Question> = questions.iter().filter(inside).cloned().collect();
-    let settings =
-        Settings { n_ctx, step: args.step as usize, threads: args.threads, lengths: lengths(tokens.len()) };
+    let settings = Settings { n_ctx, step: args.step as usize, threads: args.threads, lengths: lengths(tokens.len()) };
     let shape = ModelArgs { model: Some(args.model.clone()), shape: None }.read()?.shape;
     let f16_per_token: u64 =
         shape.layers.iter().map(|l| 2 * u64::from(l.n_head_kv) * u64::from(l.head_dim_k + l.head_dim_v)).sum();
-    let mut out = std::io::stdout().lock();
     let mut report = Vec::new();
     let mut reference: Option<Vec<f32>> = None;
     for name in &args.cache {
         let candidate = Candidate::parse(name, &args.model, n_ctx)?;
-        let watch = progress(name, tokens.len());
-        let run = score(&model, &candidate.cache, &tokens, &questions, &settings, reference.as_deref(), watch)
-            .map_err(|e| format!("{name}: {e}"))?;
-        writeln!(out, "\n{name}").map_err(|e| e.to_string())?;
-        writeln!(out, "{:>8} {:>9} {:>10} {:>9} {:>9} {:>11} {:>8}", "tokens", "ppl", "KL", "same top", "answers", "held", "seconds")
-            .map_err(|e| e.to_string())?;
-        for i in &run.intervals {
+        print(&format!(
+            "\n{name}\n{:>8} {:>9} {:>10} {:>9} {:>9} {:>11} {:>8}\n",
+            "tokens", "ppl", "KL", "same top", "answers", "held", "seconds"
+        ))?;
+        let compared = reference.is_some();
+        let mut watch = Progress::new(name, tokens.len(), |i: &Interval| {
             let (held, _) = bytes_held(&candidate.cache, i, f16_per_token, n_ctx);
             let same = 100.0 * i.same_top as f64 / i.tokens.max(1) as f64;
-            let (kl, same) = match &reference {
-                Some(_) => (format!("{:.6}", i.mean_kl()), format!("{same:.2}%")),
-                None => ("-".to_string(), "-".to_string()),
+            let (kl, same) = match compared {
+                true => (format!("{:.6}", i.mean_kl()), format!("{same:.2}%")),
+                false => ("-".to_string(), "-".to_string()),
             };
             let answers = if i.answers == 0 { "-".to_string() } else { format!("{}/{}", i.right, i.answers) };
-            writeln!(
-                out,
-                "{:>8} {:>9.4} {kl:>10} {same:>9} {answers:>9} {:>11} {:>8.1}",
+            print(&format!(
+                "{:>8} {:>9.4} {kl:>10} {same:>9} {answers:>9} {:>11} {:>8.1}\n",
                 i.end,
                 i.perplexity(),
                 human(held),
                 i.seconds
-            )
-            .map_err(|e| e.to_string())?;
+            ))?;
             report.push(json!({
                 "cache": name, "end": i.end, "tokens": i.tokens, "perplexity": i.perplexity(), "kl": i.mean_kl(),
                 "same_top": i.same_top, "answers": i.answers, "right": i.right, "bytes_held": held,
                 "bytes_f16": f16_per_token * u64::from(n_ctx), "state": i.held,
             }));
-        }
+            Ok(())
+        });
+        let run = score(&model, &candidate.cache, &tokens, &questions, &settings, reference.as_deref(), &mut watch)
+            .map_err(|e| format!("{name}: {e}"))?;
         if reference.is_none() {
             reference = Some(run.log_probs);
         }

@@ -7,7 +7,10 @@ mod doctor;
 #[cfg(feature = "llama")]
 mod eval;
 mod model;
+mod output;
 mod plan;
+#[cfg(feature = "llama")]
+mod progress;
 mod show;
 
 use clap::{Parser, Subcommand};

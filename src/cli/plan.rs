@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 use std::path::PathBuf;
 
 use super::model::{ModelArgs, Shape};
-use super::show::print;
+use super::output::print;
 use crate::bytes::{self, human, parse_size, LayoutParams};
 use crate::geometry::Width;
 use crate::plan::size::LARGEST;

@@ -2,9 +2,9 @@
 
 use clap::Args as ClapArgs;
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
+use super::output::print;
 use crate::bytes::{human, Breakdown, Layout};
 use crate::geometry::{Side, Width, BLOCK};
 use crate::plan::size::shorten;
@@ -25,18 +25,6 @@ const COLUMNS: u32 = 64;
 
 /// Longest context whose fall is drawn, tokens: the policy runs over every block of it.
 const MAX_DRAWN: u32 = 1 << 22;
-
-/// Prints data. A reader that has seen enough (`pmkvq show plan.json | head`) is no failure.
-///
-/// # Errors
-/// What the system says of standard output.
-pub fn print(text: &str) -> Result<(), String> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {e}")),
-        _ => Ok(()),
-    }
-}
 
 pub fn run(args: &Args) -> Result<(), String> {
     let named = |e: &dyn std::fmt::Display| format!("{}: {e}", args.plan.display());
@@ -73,7 +61,8 @@ fn summary(plan: &Plan, layout: &Layout, parts: &Breakdown, out: &mut String) ->
     let (name, arch) = (shorten(&plan.model.name), shorten(&plan.model.arch));
     writeln!(out, "model    {name} ({arch}), {} layers with a KV cache", plan.layers.len())?;
     writeln!(out, "context  {} tokens, {} sequence(s)", plan.n_ctx, plan.n_seq_max)?;
-    let most = plan.window as usize + 2 * BLOCK - 1;
+    // whole blocks are narrowed: the one that the window begins in waits for its newest token
+    let most = plan.window as usize + BLOCK - 1;
     writeln!(out, "16 bits  the first {} token(s), the latest {} to {most} tokens", plan.sink, plan.window)?;
     let [budget, pages, tables, params, scratch] =
         [plan.budget_bytes, parts.pages, parts.tables, parts.params, parts.scratch].map(human);

@@ -63,8 +63,18 @@ fn top(row: &[f32]) -> usize {
     row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i)
 }
 
+/// Whoever watches a pass.
+pub trait Watch {
+    /// So many tokens are done.
+    fn progress(&mut self, done: usize);
+    /// An interval is done.
+    ///
+    /// # Errors
+    /// End the pass.
+    fn interval(&mut self, interval: &Interval) -> Result<(), String>;
+}
+
 /// Scores `tokens` with one cache. `questions` have offsets in tokens. `reference` is another run's `log_probs`.
-/// `progress` is told how many tokens are done.
 ///
 /// # Errors
 /// A context that can't be created, a text that does not fit, a decode that fails.
@@ -75,7 +85,7 @@ pub fn score(
     questions: &[Question],
     settings: &Settings,
     reference: Option<&[f32]>,
-    mut progress: impl FnMut(usize),
+    watch: &mut dyn Watch,
 ) -> Result<Run, String> {
     if tokens.len() > settings.n_ctx as usize {
         return Err(format!("the text has {} tokens, the context {}", tokens.len(), settings.n_ctx));
@@ -128,12 +138,13 @@ pub fn score(
             }
         }
         done += n;
-        progress(done);
+        watch.progress(done);
         if lengths.peek() == Some(&done) || done == tokens.len() {
             lengths.next();
             now.end = done;
             now.held = ctx.describe();
             now.seconds = started.elapsed().as_secs_f64();
+            watch.interval(&now)?;
             intervals.push(std::mem::take(&mut now));
         }
     }

@@ -164,11 +164,7 @@ impl<'m> Context<'m> {
     ///
     /// # Errors
     /// llama.cpp's reason is on stderr.
-    pub fn new(
-        model: &'m Model,
-        cache: &Cache,
-        sizes: &ContextSizes,
-    ) -> Result<Context<'m>, String> {
+    pub fn new(model: &'m Model, cache: &Cache, sizes: &ContextSizes) -> Result<Context<'m>, String> {
         let mut plan_path = None;
         // SAFETY: the strings live until the context is made
         let ctx = unsafe {

@@ -73,18 +73,7 @@ impl<'a> SideView<'a> {
             ));
         }
         let memory = PhantomData;
-        Ok(SideView {
-            side,
-            pool,
-            table,
-            params,
-            n_head_kv,
-            n_pages,
-            n_blocks,
-            head_dim,
-            group,
-            memory,
-        })
+        Ok(SideView { side, pool, table, params, n_head_kv, n_pages, n_blocks, head_dim, group, memory })
     }
 
     pub fn side(&self) -> Side {
@@ -142,14 +131,10 @@ impl<'a> SideView<'a> {
         if page == -1 {
             return Ok(None);
         }
-        let p = usize::try_from(page)
-            .ok()
-            .filter(|&p| p < self.n_pages && head < self.n_head_kv);
+        let p = usize::try_from(page).ok().filter(|&p| p < self.n_pages && head < self.n_head_kv);
         let p = p.ok_or(KernelError::PageRange { block, page })?;
         // SAFETY: head and page are within the pool
-        Ok(Some(unsafe {
-            self.pool.add((head * self.n_pages + p) * page_bytes(self.head_dim))
-        }))
+        Ok(Some(unsafe { self.pool.add((head * self.n_pages + p) * page_bytes(self.head_dim)) }))
     }
 
     /// A subtile's bytes; `None` if its page is absent. `width` must come from `entry`.
@@ -170,16 +155,7 @@ impl<'a> SideView<'a> {
     pub fn params(&self, block: usize, head: usize, group: usize) -> *mut u16 {
         assert!(block < self.n_blocks && head < self.n_head_kv && group < self.n_groups());
         // SAFETY: checked just above
-        unsafe {
-            self.params.add(layout::param_index(
-                self.n_head_kv,
-                self.n_groups(),
-                block,
-                head,
-                group,
-                0,
-            ))
-        }
+        unsafe { self.params.add(layout::param_index(self.n_head_kv, self.n_groups(), block, head, group, 0)) }
     }
 }
 
@@ -220,19 +196,9 @@ impl<'a> RowsF32<'a> {
             return Err(KernelError::Misaligned("a tensor of rows"));
         }
         if len == 0 || len > MAX_HEAD_DIM || n_head == 0 {
-            return Err(KernelError::Shape(
-                "rows need a length of 1 to 4096 and at least one head",
-            ));
+            return Err(KernelError::Shape("rows need a length of 1 to 4096 and at least one head"));
         }
-        Ok(RowsF32 {
-            ptr: ptr.cast(),
-            len,
-            n_head,
-            n_token,
-            nb_head,
-            nb_token,
-            memory: PhantomData,
-        })
+        Ok(RowsF32 { ptr: ptr.cast(), len, n_head, n_token, nb_head, nb_token, memory: PhantomData })
     }
 
     /// Contiguous `[n_token][n_head][len]`.
@@ -241,16 +207,7 @@ impl<'a> RowsF32<'a> {
             return Err(KernelError::Shape("the values are not a whole number of tokens"));
         }
         // SAFETY: the rows tile the slice
-        unsafe {
-            Self::new(
-                values.as_ptr(),
-                len,
-                n_head,
-                values.len() / (len * n_head),
-                4 * len,
-                4 * len * n_head,
-            )
-        }
+        unsafe { Self::new(values.as_ptr(), len, n_head, values.len() / (len * n_head), 4 * len, 4 * len * n_head) }
     }
 
     pub fn row_len(&self) -> usize {
@@ -303,13 +260,7 @@ impl<'a> MaskF16<'a> {
         if !ptr.is_aligned() || !nb_token.is_multiple_of(2) {
             return Err(KernelError::Misaligned("the mask"));
         }
-        Ok(MaskF16 {
-            ptr: ptr.cast(),
-            n_kv,
-            n_token,
-            nb_token,
-            memory: PhantomData,
-        })
+        Ok(MaskF16 { ptr: ptr.cast(), n_kv, n_token, nb_token, memory: PhantomData })
     }
 
     /// Contiguous `[n_token][n_kv]`.
@@ -365,19 +316,11 @@ impl<'a> PartialsMut<'a> {
         if !ptr.is_aligned() {
             return Err(KernelError::Misaligned("the output"));
         }
-        Ok(PartialsMut {
-            ptr,
-            len,
-            memory: PhantomData,
-        })
+        Ok(PartialsMut { ptr, len, memory: PhantomData })
     }
 
     pub fn from_slice(values: &'a mut [f32]) -> Self {
-        PartialsMut {
-            ptr: values.as_mut_ptr(),
-            len: values.len(),
-            memory: PhantomData,
-        }
+        PartialsMut { ptr: values.as_mut_ptr(), len: values.len(), memory: PhantomData }
     }
 
     pub fn len(&self) -> usize {

@@ -71,57 +71,26 @@ impl Shape {
         let (n_head, n_token) = (a.q.n_head(), a.q.n_token());
         let n_head_kv = a.k.n_head_kv();
         let (dk, dv) = (a.k.head_dim(), a.v.head_dim());
-        shape(
-            a.k.side() == Side::K && a.v.side() == Side::V,
-            "the K and V sides are exchanged",
-        )?;
+        shape(a.k.side() == Side::K && a.v.side() == Side::V, "the K and V sides are exchanged")?;
         shape(a.v.n_head_kv() == n_head_kv, "K and V differ in KV heads")?;
-        shape(
-            n_head.is_multiple_of(n_head_kv),
-            "the query heads are not a multiple of the KV heads",
-        )?;
+        shape(n_head.is_multiple_of(n_head_kv), "the query heads are not a multiple of the KV heads")?;
         shape(a.q.row_len() == dk, "the query's head dimension is not that of K")?;
-        shape(
-            a.mask.n_token() >= n_token,
-            "the mask has fewer rows than there are queries",
-        )?;
+        shape(a.mask.n_token() >= n_token, "the mask has fewer rows than there are queries")?;
         shape(a.n_chunk > 0, "attention needs at least one chunk")?;
         let n_kv = a.mask.n_kv();
         let n_blocks = blocks_of(n_kv);
-        shape(
-            n_blocks <= a.k.n_blocks() && n_blocks <= a.v.n_blocks(),
-            "the mask has more cells than the cache",
-        )?;
+        shape(n_blocks <= a.k.n_blocks() && n_blocks <= a.v.n_blocks(), "the mask has more cells than the cache")?;
         if let Some((k, v)) = &a.current {
-            shape(
-                k.row_len() == dk && v.row_len() == dv,
-                "the current K or V has another head dimension",
-            )?;
-            shape(
-                k.n_head() == n_head_kv && v.n_head() == n_head_kv,
-                "the current K or V has other KV heads",
-            )?;
+            shape(k.row_len() == dk && v.row_len() == dv, "the current K or V has another head dimension")?;
+            shape(k.n_head() == n_head_kv && v.n_head() == n_head_kv, "the current K or V has other KV heads")?;
             let n = a.cells.len();
-            shape(
-                k.n_token() == n && v.n_token() == n,
-                "the current K or V has other tokens than cells",
-            )?;
-            if let Some(&cell) = a
-                .cells
-                .iter()
-                .find(|&&c| usize::try_from(c).map_or(true, |c| c >= n_kv))
-            {
+            shape(k.n_token() == n && v.n_token() == n, "the current K or V has other tokens than cells")?;
+            if let Some(&cell) = a.cells.iter().find(|&&c| usize::try_from(c).map_or(true, |c| c >= n_kv)) {
                 return Err(KernelError::CellRange { cell });
             }
         }
-        let records = a
-            .n_chunk
-            .checked_mul(n_token)
-            .and_then(|n| n.checked_mul(n_head * (dv + 2)));
-        shape(
-            records.is_some_and(|n| n <= a.out.len()),
-            "the output is too small for the partial results",
-        )?;
+        let records = a.n_chunk.checked_mul(n_token).and_then(|n| n.checked_mul(n_head * (dv + 2)));
+        shape(records.is_some_and(|n| n <= a.out.len()), "the output is too small for the partial results")?;
         let scale = if a.softcap != 0.0 { a.scale / a.softcap } else { a.scale };
         Ok(Shape {
             n_head,
@@ -134,10 +103,7 @@ impl Shape {
             n_blocks,
             blocks_per_chunk: n_blocks.div_ceil(a.n_chunk),
             n_chunk: a.n_chunk,
-            map: ScoreMap {
-                scale,
-                softcap: a.softcap,
-            },
+            map: ScoreMap { scale, softcap: a.softcap },
             max_bias: a.max_bias,
         })
     }
@@ -259,7 +225,9 @@ enum Source {
         wv: Width,
     },
     /// Tokens of the current batch from this one on.
-    Current { first: usize },
+    Current {
+        first: usize,
+    },
 }
 
 #[inline(always)]
@@ -407,11 +375,7 @@ unsafe fn block_mask<L: Lanes>(
             bits |= (dead.lt_bits(m) as u128) << i;
         }
         for i in n / LANES * LANES..BLOCK {
-            let m = if i < n {
-                super::f16::to_f32(*src.add(i))
-            } else {
-                f32::NEG_INFINITY
-            };
+            let m = if i < n { super::f16::to_f32(*src.add(i)) } else { f32::NEG_INFINITY };
             *out.add(i) = m;
             bits |= ((m > f32::NEG_INFINITY) as u128) << i;
         }
@@ -442,9 +406,7 @@ unsafe fn current_mask<L: Lanes>(
         let out = w.mask.add(t * BLOCK);
         let mut bits = 0u128;
         for i in 0..BLOCK {
-            let m = cells
-                .get(i)
-                .map_or(f32::NEG_INFINITY, |&c| super::f16::to_f32(mask[c as usize]));
+            let m = cells.get(i).map_or(f32::NEG_INFINITY, |&c| super::f16::to_f32(mask[c as usize]));
             *out.add(i) = m;
             bits |= ((m > f32::NEG_INFINITY) as u128) << i;
         }
@@ -521,16 +483,7 @@ unsafe fn step<L: Lanes>(
         }
         for i in 0..2 {
             let bits = subtile_bits(live, pair + i);
-            load_values::<L>(
-                a,
-                p,
-                w,
-                head,
-                pair + i,
-                bits,
-                source,
-                w.tile.add(i * SUBTILE * w.stride_v),
-            )?;
+            load_values::<L>(a, p, w, head, pair + i, bits, source, w.tile.add(i * SUBTILE * w.stride_v))?;
         }
         let mut from = 0;
         while let Some((t0, t1)) = next_run(seen, from) {
@@ -689,7 +642,5 @@ fn live_subtile(
 ) -> Result<*const u8, KernelError> {
     let found = side.subtile(head, block, &entry.pages, width, subtile)?;
     let slot = super::layout::subtile_position(width, side.head_dim(), subtile).0;
-    found
-        .map(|p| p.cast_const())
-        .ok_or(KernelError::MissingPage { block, slot })
+    found.map(|p| p.cast_const()).ok_or(KernelError::MissingPage { block, slot })
 }

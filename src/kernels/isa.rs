@@ -52,10 +52,7 @@ impl Isa {
 
     /// The best that this CPU has.
     pub fn best() -> Isa {
-        [Isa::Avx512, Isa::Avx2]
-            .into_iter()
-            .find(|l| l.available())
-            .unwrap_or(Isa::Scalar)
+        [Isa::Avx512, Isa::Avx2].into_iter().find(|l| l.available()).unwrap_or(Isa::Scalar)
     }
 
     /// The level in use: `PMKVQ_CPU`, read once, or the best.

@@ -289,11 +289,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn select_lt(self, o: Self, a: Self, b: Self) -> Self {
-            Avx512(_mm512_mask_blend_ps(
-                _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, o.0),
-                b.0,
-                a.0,
-            ))
+            Avx512(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, o.0), b.0, a.0))
         }
         #[inline(always)]
         unsafe fn lt_bits(self, o: Self) -> u16 {
@@ -370,10 +366,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const u16) -> Self {
-            Avx2(
-                _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
-                _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())),
-            )
+            Avx2(_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())))
         }
         #[inline(always)]
         unsafe fn store_f16(self, p: *mut u16) {

@@ -24,19 +24,12 @@ impl MergeArgs<'_> {
         if ith >= nth {
             return Err(KernelError::Thread);
         }
-        let rows = self
-            .n_token
-            .checked_mul(self.n_head)
-            .ok_or(KernelError::Shape("the merge is too large"))?;
+        let rows = self.n_token.checked_mul(self.n_head).ok_or(KernelError::Shape("the merge is too large"))?;
         let fits = |chunks: usize, len: usize, n: usize| {
-            rows.checked_mul(chunks)
-                .and_then(|r| r.checked_mul(len))
-                .is_some_and(|need| need <= n)
+            rows.checked_mul(chunks).and_then(|r| r.checked_mul(len)).is_some_and(|need| need <= n)
         };
         if !fits(self.n_chunk, self.head_dim.saturating_add(2), self.partial.len()) {
-            return Err(KernelError::Shape(
-                "there are fewer partial results than tokens, heads and chunks ask for",
-            ));
+            return Err(KernelError::Shape("there are fewer partial results than tokens, heads and chunks ask for"));
         }
         if !fits(1, self.head_dim, self.out.len()) {
             return Err(KernelError::Shape("the output is too small for the merged rows"));
@@ -91,11 +84,7 @@ fn merge(a: &MergeArgs, ith: usize, nth: usize) {
         // SAFETY: a row belongs to one thread
         let out = unsafe { a.out.record(row, d) };
         out.fill(0.0);
-        let mut sum = if sink > f32::NEG_INFINITY {
-            (sink - max).exp()
-        } else {
-            0.0
-        };
+        let mut sum = if sink > f32::NEG_INFINITY { (sink - max).exp() } else { 0.0 };
         for c in 0..a.n_chunk {
             let part = record(c, row);
             if part[d + 1] == 0.0 {

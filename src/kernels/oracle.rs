@@ -31,11 +31,8 @@ pub fn attention_f64(args: &AttentionArgs, sinks: Option<&[f32]>) -> Result<Vec<
         }
         if let Some((k, v)) = &args.current {
             for (i, &cell) in args.cells.iter().enumerate() {
-                let f64s = |row: &[f32]| {
-                    row.iter()
-                        .map(|&x| codes::from_f16(codes::to_f16(x)) as f64)
-                        .collect::<Vec<_>>()
-                };
+                let f64s =
+                    |row: &[f32]| row.iter().map(|&x| codes::from_f16(codes::to_f16(x)) as f64).collect::<Vec<_>>();
                 cache.push((cell as usize, f64s(k.row(i, head)), f64s(v.row(i, head))));
             }
         }
@@ -67,21 +64,13 @@ fn attend(
         .filter_map(|(cell, k, v)| {
             let mask = codes::from_f16(args.mask.row(token)[*cell]) as f64;
             let dot: f64 = q.iter().zip(k).map(|(&a, &b)| a as f64 * b).sum();
-            let score = if cap != 0.0 {
-                cap * (args.scale as f64 * dot / cap).tanh()
-            } else {
-                args.scale as f64 * dot
-            };
+            let score = if cap != 0.0 { cap * (args.scale as f64 * dot / cap).tanh() } else { args.scale as f64 * dot };
             (mask > f64::NEG_INFINITY).then_some((score + p.slope(head) as f64 * mask, v))
         })
         .collect();
     let sink = sinks.map_or(f64::NEG_INFINITY, |s| s[head] as f64);
     let max = seen.iter().fold(sink, |m, s| m.max(s.0));
-    let mut sum = if sink > f64::NEG_INFINITY {
-        (sink - max).exp()
-    } else {
-        0.0
-    };
+    let mut sum = if sink > f64::NEG_INFINITY { (sink - max).exp() } else { 0.0 };
     for (score, v) in seen {
         let w = (score - max).exp();
         sum += w;

@@ -162,9 +162,7 @@ unsafe fn key_word<const W: usize>(codes: *const u8, row: usize, token: usize, d
     for c in 0..per {
         word |= codes.add((row * per + c) * 4).cast::<u32>().read_unaligned() << (W * c);
     }
-    dst.add(row * 4 * SUBTILE + token * 4)
-        .cast::<u32>()
-        .write_unaligned(word);
+    dst.add(row * 4 * SUBTILE + token * 4).cast::<u32>().write_unaligned(word);
 }
 
 /// A packed subtile of `n` bytes at 8 bits becomes one of `n / 2` at 4: pairs of rows are joined byte by byte.

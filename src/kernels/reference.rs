@@ -29,19 +29,13 @@ pub fn store(side: &SideView, rows: &RowsF32, cells: Cells, ith: usize, nth: usi
 
 fn store_token(side: &SideView, row: &[f32], head: usize, block: usize, at: usize) -> Result<(), KernelError> {
     let entry = side.entry(block)?;
-    let width = side
-        .width(block, &entry)?
-        .ok_or(KernelError::Width { block, width: 0 })?;
+    let width = side.width(block, &entry)?.ok_or(KernelError::Width { block, width: 0 })?;
     let dst = subtile(side, head, block, &entry, width, at / SUBTILE)?;
     let halves: Vec<u16> = row.iter().map(|&x| codes::to_f16(x)).collect();
     if width == Width::B16 {
         for (i, &h) in halves.iter().enumerate() {
             // SAFETY: token and dimension lie within the subtile, and no other thread writes this block
-            unsafe {
-                dst.cast::<u16>()
-                    .add(at % SUBTILE * halves.len() + i)
-                    .write_unaligned(h)
-            };
+            unsafe { dst.cast::<u16>().add(at % SUBTILE * halves.len() + i).write_unaligned(h) };
         }
     } else {
         // SAFETY: as above
@@ -89,8 +83,7 @@ fn subtile(
     subtile: usize,
 ) -> Result<*mut u8, KernelError> {
     let slot = layout::subtile_position(width, side.head_dim(), subtile).0;
-    side.subtile(head, block, &entry.pages, width, subtile)?
-        .ok_or(KernelError::MissingPage { block, slot })
+    side.subtile(head, block, &entry.pages, width, subtile)?.ok_or(KernelError::MissingPage { block, slot })
 }
 
 /// [`super::shrink()`], one value at a time.
@@ -209,12 +202,7 @@ pub fn read_cell(side: &SideView, head: usize, cell: usize) -> Result<Option<Vec
             }
             let plane = side.params(block, head, i / side.group());
             let code = read_code(side, width, at % SUBTILE, i, src);
-            Stored::Code {
-                code,
-                width,
-                min: *plane.add(at),
-                max: *plane.add(BLOCK + at),
-            }
+            Stored::Code { code, width, min: *plane.add(at), max: *plane.add(BLOCK + at) }
         }
     });
     Ok(Some(row.collect()))
@@ -239,11 +227,7 @@ pub fn attention_partial(a: &AttentionArgs, schedule: Schedule) -> Result<(), Ke
     let mut result = Ok(());
     let mut task = next_task(schedule, None);
     while task < p.n_head_kv * n_tiles * p.n_chunk {
-        let (head, tile, chunk) = (
-            task % p.n_head_kv,
-            task / p.n_head_kv % n_tiles,
-            task / p.n_head_kv / n_tiles,
-        );
+        let (head, tile, chunk) = (task % p.n_head_kv, task / p.n_head_kv % n_tiles, task / p.n_head_kv / n_tiles);
         for token in tile * tokens..((tile + 1) * tokens).min(p.n_token) {
             let seen = match visible(a, &p, head, token, chunk) {
                 Ok(seen) => seen,
@@ -281,11 +265,7 @@ fn visible(a: &AttentionArgs, p: &Shape, head: usize, token: usize, chunk: usize
             let (k, v) = (read_cell(&a.k, head, cell)?, read_cell(&a.v, head, cell)?);
             if let (Some(k), Some(v)) = (k, v) {
                 let f32s = |row: Vec<Stored>| row.into_iter().map(Stored::f32).collect();
-                seen.push(Seen {
-                    mask,
-                    k: f32s(k),
-                    v: f32s(v),
-                });
+                seen.push(Seen { mask, k: f32s(k), v: f32s(v) });
             }
         }
     }
@@ -293,11 +273,7 @@ fn visible(a: &AttentionArgs, p: &Shape, head: usize, token: usize, chunk: usize
         for (i, &cell) in a.cells.iter().enumerate() {
             if let Some(mask) = mask_at(&a.mask, token, cell as usize) {
                 let rounded = |row: &[f32]| row.iter().map(|&x| codes::from_f16(codes::to_f16(x))).collect();
-                seen.push(Seen {
-                    mask,
-                    k: rounded(k.row(i, head)),
-                    v: rounded(v.row(i, head)),
-                });
+                seen.push(Seen { mask, k: rounded(k.row(i, head)), v: rounded(v.row(i, head)) });
             }
         }
     }
@@ -337,11 +313,7 @@ pub fn attention_merge(a: &MergeArgs, ith: usize, nth: usize) -> Result<(), Kern
             .filter(|part| part[d + 1] != 0.0)
             .collect();
         let sink = a.sinks.map(|s| s[row % a.n_head]);
-        let max = parts
-            .iter()
-            .map(|part| part[d])
-            .chain(sink)
-            .fold(f32::NEG_INFINITY, f32::max);
+        let max = parts.iter().map(|part| part[d]).chain(sink).fold(f32::NEG_INFINITY, f32::max);
         let weights: Vec<f32> = parts.iter().map(|part| (part[d] - max).exp()).collect();
         let mut sum: f32 = parts.iter().zip(&weights).map(|(part, w)| w * part[d + 1]).sum();
         if let Some(sink) = sink.filter(|s| *s > f32::NEG_INFINITY) {

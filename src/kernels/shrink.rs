@@ -33,20 +33,13 @@ impl ShrinkOp {
         if to >= from {
             return Err(KernelError::Width { block, width: self.to });
         }
-        let mut r = Resolved {
-            from,
-            to,
-            src: [None; SUBTILES],
-            dst: [None; MAX_PAGES],
-        };
+        let mut r = Resolved { from, to, src: [None; SUBTILES], dst: [None; MAX_PAGES] };
         for (s, src) in r.src.iter_mut().enumerate() {
             *src = side.subtile(head, block, &self.src, from, s)?;
         }
         for (slot, dst) in r.dst.iter_mut().enumerate().take(to.pages()) {
             let per_page = to.subtiles_per_page();
-            let any = r.src[slot * per_page..(slot + 1) * per_page]
-                .iter()
-                .any(|s| s.is_some());
+            let any = r.src[slot * per_page..(slot + 1) * per_page].iter().any(|s| s.is_some());
             let page = side.page(head, block, self.dst[slot])?;
             if any {
                 *dst = Some(page.ok_or(KernelError::MissingPage { block, slot })?);
@@ -75,7 +68,13 @@ pub(crate) struct Resolved {
 /// # Errors
 /// An invalid operation is skipped, the others are run, and the first such error is returned. Fewer counters than
 /// operations, or a thread that does not exist: nothing is run.
-pub fn shrink(side: &SideView, ops: &[ShrinkOp], done: &[AtomicU32], ith: usize, nth: usize) -> Result<(), KernelError> {
+pub fn shrink(
+    side: &SideView,
+    ops: &[ShrinkOp],
+    done: &[AtomicU32],
+    ith: usize,
+    nth: usize,
+) -> Result<(), KernelError> {
     shrink_at(Isa::selected()?, side, ops, done, ith, nth)
 }
 

@@ -19,11 +19,7 @@ impl Split {
         if ith >= nth {
             return Err(KernelError::Thread);
         }
-        Ok(Split {
-            ith,
-            nth,
-            parts: nth.div_ceil(n_head_kv),
-        })
+        Ok(Split { ith, nth, parts: nth.div_ceil(n_head_kv) })
     }
 
     pub fn mine(&self, head: usize, block: usize) -> bool {
@@ -33,9 +29,7 @@ impl Split {
 
 pub(crate) fn check(side: &SideView, rows: &RowsF32, cells: Cells) -> Result<(), KernelError> {
     if rows.row_len() != side.head_dim() || rows.n_head() != side.n_head_kv() {
-        return Err(KernelError::Shape(
-            "the rows to store differ from the cache in heads or head dimension",
-        ));
+        return Err(KernelError::Shape("the rows to store differ from the cache in heads or head dimension"));
     }
     if rows.n_token() != cells.len() {
         return Err(KernelError::Shape("there are not as many cells as tokens to store"));
@@ -168,15 +162,10 @@ unsafe fn store_run<L: Lanes>(
 ) -> Result<(), KernelError> {
     let d = side.head_dim();
     let entry = side.entry(block)?;
-    let width = side
-        .width(block, &entry)?
-        .ok_or(KernelError::Width { block, width: 0 })?;
+    let width = side.width(block, &entry)?.ok_or(KernelError::Width { block, width: 0 })?;
     let (subtile, token) = (at / SUBTILE, at % SUBTILE);
     let Some(dst) = side.subtile(head, block, &entry.pages, width, subtile)? else {
-        return Err(KernelError::MissingPage {
-            block,
-            slot: super::layout::subtile_position(width, d, subtile).0,
-        });
+        return Err(KernelError::MissingPage { block, slot: super::layout::subtile_position(width, d, subtile).0 });
     };
     if width == Width::B16 {
         for i in 0..n {

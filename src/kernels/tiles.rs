@@ -78,8 +78,7 @@ pub(crate) unsafe fn packed_values<L: Lanes, const W: usize>(
                     for j in 0..4 {
                         let t = (row * per + c) * 4 + j;
                         let code = L::field(bits, (8 * j + W * c) as u32, mask);
-                        code.mul_add(L::splat(scales[t]), L::splat(mins[t]))
-                            .store(tile.add(t * stride + d));
+                        code.mul_add(L::splat(scales[t]), L::splat(mins[t])).store(tile.add(t * stride + d));
                     }
                 }
             }
@@ -106,8 +105,7 @@ pub(crate) unsafe fn half_keys<L: Lanes>(src: *const u16, head_dim: usize, tile:
     }
     for d in whole..head_dim {
         for t in 0..SUBTILE {
-            tile.add(d * LANES + t)
-                .write(super::f16::to_f32(src.add(t * head_dim + d).read_unaligned()));
+            tile.add(d * LANES + t).write(super::f16::to_f32(src.add(t * head_dim + d).read_unaligned()));
         }
     }
 }
@@ -131,11 +129,7 @@ pub(crate) unsafe fn half_values<L: Lanes>(src: *const u16, head_dim: usize, liv
             L::load_f16(src.add(t * head_dim + d)).store(out.add(d));
         }
         for d in whole..stride {
-            let x = if d < head_dim {
-                super::f16::to_f32(src.add(t * head_dim + d).read_unaligned())
-            } else {
-                0.0
-            };
+            let x = if d < head_dim { super::f16::to_f32(src.add(t * head_dim + d).read_unaligned()) } else { 0.0 };
             out.add(d).write(x);
         }
     }

@@ -39,8 +39,7 @@ impl<'a> CellView<'a> {
 }
 
 pub(crate) fn has(set: &SeqSet, seq: u32) -> bool {
-    set.get(seq as usize / 64)
-        .is_some_and(|word| word >> (seq % 64) & 1 == 1)
+    set.get(seq as usize / 64).is_some_and(|word| word >> (seq % 64) & 1 == 1)
 }
 
 pub(crate) fn meets(a: &SeqSet, b: &SeqSet) -> bool {
@@ -81,11 +80,7 @@ pub(crate) struct Summary {
 impl Summary {
     pub fn of(pos: &[i32]) -> Summary {
         let n = pos.len() / BLOCK;
-        let mut summary = Summary {
-            used: Vec::with_capacity(n),
-            newest: Vec::with_capacity(n),
-            total: 0,
-        };
+        let mut summary = Summary { used: Vec::with_capacity(n), newest: Vec::with_capacity(n), total: 0 };
         for block in pos.chunks_exact(BLOCK) {
             let mut newest = -1i32;
             let mut used = 0i32;

@@ -123,22 +123,13 @@ impl Config {
         }
         let cells = u64::from(self.n_blocks) * BLOCK as u64;
         if cells > i32::MAX as u64 {
-            return Err(ConfigError::TooLarge {
-                what: "n_blocks",
-                n: u64::from(self.n_blocks),
-            });
+            return Err(ConfigError::TooLarge { what: "n_blocks", n: u64::from(self.n_blocks) });
         }
         if u64::from(self.n_ctx) > cells {
-            return Err(ConfigError::FewBlocks {
-                n_ctx: self.n_ctx,
-                n_blocks: self.n_blocks,
-            });
+            return Err(ConfigError::FewBlocks { n_ctx: self.n_ctx, n_blocks: self.n_blocks });
         }
         if self.sink_blocks() >= self.n_blocks {
-            return Err(ConfigError::OnlySinks {
-                sink_blocks: self.sink_blocks(),
-                n_blocks: self.n_blocks,
-            });
+            return Err(ConfigError::OnlySinks { sink_blocks: self.sink_blocks(), n_blocks: self.n_blocks });
         }
         for (i, side) in self.sides.iter().enumerate() {
             self.check_side(i, side)?;
@@ -148,17 +139,10 @@ impl Config {
                 return Err(ConfigError::ZeroPage { pool });
             }
             if i64::from(have.n_pages) > i64::from(i32::MAX) {
-                return Err(ConfigError::TooLarge {
-                    what: "n_pages",
-                    n: u64::from(have.n_pages),
-                });
+                return Err(ConfigError::TooLarge { what: "n_pages", n: u64::from(have.n_pages) });
             }
             if u64::from(have.n_pages) < least {
-                return Err(ConfigError::SmallPool {
-                    pool,
-                    have: have.n_pages,
-                    least,
-                });
+                return Err(ConfigError::SmallPool { pool, have: have.n_pages, least });
             }
         }
         Ok(())
@@ -166,10 +150,7 @@ impl Config {
 
     fn check_side(&self, side: usize, config: &SideConfig) -> Result<(), ConfigError> {
         if config.pool >= self.pools.len() {
-            return Err(ConfigError::NoSuchPool {
-                side,
-                pool: config.pool,
-            });
+            return Err(ConfigError::NoSuchPool { side, pool: config.pool });
         }
         if let Some(w) = Width::ALL.into_iter().find(|w| {
             let loss = config.loss[w.index()];
@@ -177,11 +158,7 @@ impl Config {
         }) {
             return Err(ConfigError::BadLoss { side, width: w });
         }
-        if let Some(w) = Width::ALL
-            .into_iter()
-            .skip(1)
-            .find(|w| config.loss[w.index()] < config.loss[w.index() - 1])
-        {
+        if let Some(w) = Width::ALL.into_iter().skip(1).find(|w| config.loss[w.index()] < config.loss[w.index() - 1]) {
             return Err(ConfigError::FallingLoss { side, width: w });
         }
         if self.rule == Rule::Layer && config.quota == 0 {

@@ -22,10 +22,7 @@ pub struct Sample {
 impl Sample {
     /// Mean bits of a stored value of a side, parameters of the groups not counted.
     pub fn mean_bits(&self, side: usize) -> f64 {
-        let bits: u64 = Width::ALL
-            .iter()
-            .map(|w| u64::from(self.tokens[side][w.index()]) * w.bits() as u64)
-            .sum();
+        let bits: u64 = Width::ALL.iter().map(|w| u64::from(self.tokens[side][w.index()]) * w.bits() as u64).sum();
         bits as f64 / f64::from(self.n_tokens.max(1))
     }
 }
@@ -86,18 +83,12 @@ pub fn simulate(config: Config, lengths: &[u32], n_ubatch: u32) -> Result<Vec<Sa
                 pos[cell as usize] = token.0;
                 seq[cell as usize][0] = 1;
             }
-            policy
-                .plan_ubatch(CellView { pos: &pos, seq: &seq }, &cells)
-                .map_err(FallError::Policy)?;
+            policy.plan_ubatch(CellView { pos: &pos, seq: &seq }, &cells).map_err(FallError::Policy)?;
             policy.commit();
             held = next;
         }
         let tokens = policy.tokens_by_width(CellView { pos: &pos, seq: &seq });
-        samples.push(Sample {
-            n_tokens: held,
-            tokens,
-            stats: policy.stats(),
-        });
+        samples.push(Sample { n_tokens: held, tokens, stats: policy.stats() });
     }
     Ok(samples)
 }

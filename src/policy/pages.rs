@@ -22,10 +22,7 @@ pub fn covered(page: usize, width: Width) -> u8 {
 
 /// All subtiles of the pages that a mask touches at a width.
 pub fn whole(mask: u8, width: Width) -> u8 {
-    (0..width.pages())
-        .map(|p| covered(p, width))
-        .filter(|c| c & mask != 0)
-        .fold(0, |all, c| all | c)
+    (0..width.pages()).map(|p| covered(p, width)).filter(|c| c & mask != 0).fold(0, |all, c| all | c)
 }
 
 /// The free pages of a pool. While a ubatch is staged the list itself stays as it is: pages are taken from its end by
@@ -38,10 +35,7 @@ pub struct Pool {
 impl Pool {
     /// All pages free; low numbers are handed out first.
     pub fn new(n_pages: u32) -> Pool {
-        Pool {
-            n_pages,
-            free: (0..n_pages as i32).rev().collect(),
-        }
+        Pool { n_pages, free: (0..n_pages as i32).rev().collect() }
     }
 
     pub fn used(&self) -> u32 {

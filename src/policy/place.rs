@@ -81,12 +81,7 @@ impl Placing<'_> {
             Some(s) => s,
             None => {
                 let open = self.open_block(pos, seq);
-                self.seqs.push(Seq {
-                    id: seq,
-                    open,
-                    own: self.policy.sink_blocks(),
-                    any: self.policy.sink_blocks(),
-                });
+                self.seqs.push(Seq { id: seq, open, own: self.policy.sink_blocks(), any: self.policy.sink_blocks() });
                 self.seqs.len() - 1
             }
         };
@@ -176,11 +171,7 @@ impl Placing<'_> {
         }
         if self.opened[b] == NONE {
             self.opened[b] = self.blocks.len() as u32;
-            self.blocks.push(Block {
-                free: !self.cells.used(b),
-                guest: None,
-                mixed: false,
-            });
+            self.blocks.push(Block { free: !self.cells.used(b), guest: None, mixed: false });
         }
         let block = &mut self.blocks[self.opened[b] as usize];
         let above = block.free >> from << from;
@@ -203,11 +194,7 @@ impl Placing<'_> {
         newest.retain(|&cell| self.has_room(cell / BLOCK) && self.may_open(cell / BLOCK, seq));
         // Image tokens share a position, so that the newest may be many: go on after the last of the first such block.
         let block = newest.first()? / BLOCK;
-        newest
-            .iter()
-            .filter(|&&c| c / BLOCK == block)
-            .max()
-            .map(|last| last + 1)
+        newest.iter().filter(|&&c| c / BLOCK == block).max().map(|last| last + 1)
     }
 
     /// All cells of a sequence at its largest position, by cell.

@@ -22,16 +22,10 @@ impl Policy {
         self.stage.clear();
         for n in [cells.pos.len(), cells.seq.len()] {
             if n != self.n_cells() {
-                return Err(PolicyError::View {
-                    cells: n,
-                    expected: self.n_cells(),
-                });
+                return Err(PolicyError::View { cells: n, expected: self.n_cells() });
             }
         }
-        if let Some(&cell) = new_cells
-            .iter()
-            .find(|c| cells.pos.get(**c as usize).is_none_or(|p| *p < 0))
-        {
+        if let Some(&cell) = new_cells.iter().find(|c| cells.pos.get(**c as usize).is_none_or(|p| *p < 0)) {
             return Err(PolicyError::Cell { cell });
         }
         let touched = touched(cells, new_cells);
@@ -65,12 +59,7 @@ impl Policy {
             let (entry, op) = convert(item, old, &mut stage.exchange[pool].freed);
             stage.ops.ops.extend(op);
             let cover = item.width.map_or(0, |w| whole(item.have | item.need, w));
-            stage.changes.push(Change {
-                side: item.side,
-                block: item.block,
-                cover,
-                entry,
-            });
+            stage.changes.push(Change { side: item.side, block: item.block, cover, entry });
         }
         stage.ops.pages_freed = stage.exchange.iter().map(|e| e.freed.len() as u32).sum();
         for (item, change) in items.iter().zip(&mut stage.changes) {
@@ -78,13 +67,11 @@ impl Policy {
             let pool = self.config.sides[item.side as usize].pool;
             for (i, page) in change.entry.pages.iter_mut().enumerate().take(width.pages()) {
                 if *page < 0 && item.need & covered(i, width) != 0 {
-                    *page = stage.exchange[pool]
-                        .take(&self.pools[pool])
-                        .ok_or(PolicyError::NoRoom {
-                            pool,
-                            needed: u64::from(self.pools[pool].n_pages) + 1,
-                            have: self.pools[pool].n_pages,
-                        })?;
+                    *page = stage.exchange[pool].take(&self.pools[pool]).ok_or(PolicyError::NoRoom {
+                        pool,
+                        needed: u64::from(self.pools[pool].n_pages) + 1,
+                        have: self.pools[pool].n_pages,
+                    })?;
                     stage.ops.pages_taken += 1;
                 }
             }
@@ -123,14 +110,7 @@ fn convert(item: &Item, old: &BlockEntry, freed: &mut Vec<i32>) -> (BlockEntry, 
         freed.extend(present);
     }
     let stored = src.iter().any(|p| *p >= 0);
-    let op = BlockOp {
-        side: item.side,
-        block: item.block,
-        from: from.bits() as i32,
-        to: width,
-        src,
-        dst,
-    };
+    let op = BlockOp { side: item.side, block: item.block, from: from.bits() as i32, to: width, src, dst };
     (BlockEntry { width, pages: dst }, stored.then_some(op))
 }
 
@@ -151,11 +131,7 @@ fn touched(cells: CellView, new_cells: &[u32]) -> Vec<Touched> {
         .map(|of_block| {
             let b = of_block[0] as usize / BLOCK;
             let new = of_block.iter().fold(0u128, |mask, c| mask | 1 << (*c as usize % BLOCK));
-            Touched {
-                block: b as u32,
-                need: subtiles(new),
-                fresh: cells.used(b) & !new == 0,
-            }
+            Touched { block: b as u32, need: subtiles(new), fresh: cells.used(b) & !new == 0 }
         })
         .collect()
 }
@@ -226,13 +202,7 @@ impl<'a> Plan<'a> {
                         }
                     }
                     _ => plan.change(side, b, |item| {
-                        *item = Item {
-                            fresh: true,
-                            width: Some(Width::B16),
-                            have: 0,
-                            need: t.need,
-                            ..*item
-                        };
+                        *item = Item { fresh: true, width: Some(Width::B16), have: 0, need: t.need, ..*item };
                     }),
                 }
             }
@@ -373,14 +343,7 @@ impl<'a> Plan<'a> {
             self.index[at] = self.items.len() as u32;
             let (side, block) = (side as u32, b as u32);
             let (width, have) = (self.policy.width(side as usize, b), self.policy.cover[at]);
-            self.items.push(Item {
-                side,
-                block,
-                fresh: false,
-                width,
-                have,
-                need: 0,
-            });
+            self.items.push(Item { side, block, fresh: false, width, have, need: 0 });
         }
         let item = &mut self.items[self.index[at] as usize];
         let before = (item.width, weight(item));

@@ -28,19 +28,10 @@ impl Prices {
         let mut steps: Vec<Step> = Vec::new();
         for (i, side) in config.sides.iter().enumerate() {
             let bytes = config.pools[side.pool].bytes_per_page;
-            steps.extend(
-                Width::ALL
-                    .into_iter()
-                    .filter_map(|w| next_step(i as u32, side, w, bytes)),
-            );
+            steps.extend(Width::ALL.into_iter().filter_map(|w| next_step(i as u32, side, w, bytes)));
         }
         // Of equal prices the widest blocks go first: no block falls by two steps while another could fall by one.
-        steps.sort_by(|a, b| {
-            a.price
-                .total_cmp(&b.price)
-                .then(b.from.cmp(&a.from))
-                .then(a.side.cmp(&b.side))
-        });
+        steps.sort_by(|a, b| a.price.total_cmp(&b.price).then(b.from.cmp(&a.from)).then(a.side.cmp(&b.side)));
         let mut ranks: Vec<Vec<Step>> = Vec::new();
         for step in steps {
             match ranks.last_mut() {
@@ -85,30 +76,16 @@ mod tests {
             initial: Initial::Bits(Width::B16),
             rule: Rule::Block,
             sides,
-            pools: vec![PoolConfig {
-                n_pages: 1000,
-                bytes_per_page: 100,
-            }],
+            pools: vec![PoolConfig { n_pages: 1000, bytes_per_page: 100 }],
         }
     }
 
     fn side(final_width: Width, loss: [f64; 4]) -> SideConfig {
-        SideConfig {
-            pool: 0,
-            final_width,
-            shrinkable: true,
-            loss,
-            quota: 0,
-        }
+        SideConfig { pool: 0, final_width, shrinkable: true, loss, quota: 0 }
     }
 
     fn flat(prices: &Prices) -> Vec<(u32, u32, u32)> {
-        prices
-            .ranks()
-            .iter()
-            .flatten()
-            .map(|s| (s.side, s.from.into(), s.to.into()))
-            .collect()
+        prices.ranks().iter().flatten().map(|s| (s.side, s.from.into(), s.to.into())).collect()
     }
 
     #[test]

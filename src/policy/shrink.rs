@@ -92,10 +92,7 @@ impl Plan<'_> {
             }
         }
         for side in sides() {
-            for to in Width::ALL
-                .into_iter()
-                .filter(|w| *w >= policy.config.sides[side].floor())
-            {
+            for to in Width::ALL.into_iter().filter(|w| *w >= policy.config.sides[side].floor()) {
                 if !self.short(pool) {
                     return;
                 }
@@ -128,11 +125,7 @@ impl Plan<'_> {
             self.keep(survey);
             let floor = policy.config.sides[side].floor();
             while self.pages[side] > quota {
-                let widest = order
-                    .iter()
-                    .filter_map(|&b| self.width(side, b))
-                    .filter(|w| *w > floor)
-                    .max();
+                let widest = order.iter().filter_map(|&b| self.width(side, b)).filter(|w| *w > floor).max();
                 let Some((from, to)) = widest.and_then(|w| Some((w, w.narrower()?))) else {
                     break;
                 };

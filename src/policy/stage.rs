@@ -51,10 +51,7 @@ impl fmt::Display for PolicyError {
             Self::View { cells, expected } => write!(f, "policy: a view of {cells} cells, {expected} expected"),
             Self::Cell { cell } => write!(f, "policy: new cell {cell} holds no token"),
             Self::NoRoom { pool, needed, have } => {
-                write!(
-                    f,
-                    "policy: pool {pool} has {have} pages, {needed} are needed at final widths"
-                )
+                write!(f, "policy: pool {pool} has {have} pages, {needed} are needed at final widths")
             }
         }
     }
@@ -104,10 +101,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(pools: usize) -> Stage {
-        Stage {
-            exchange: (0..pools).map(|_| Exchange::default()).collect(),
-            ..Stage::default()
-        }
+        Stage { exchange: (0..pools).map(|_| Exchange::default()).collect(), ..Stage::default() }
     }
 
     pub fn clear(&mut self) {

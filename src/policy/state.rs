@@ -125,14 +125,8 @@ impl Policy {
         let ops = std::mem::take(&mut self.stage.ops.ops);
         for op in ops.iter().zip(done).filter(|(_, done)| **done).map(|(op, _)| op) {
             let (side, block) = (op.side as usize, op.block as usize);
-            let entry = BlockEntry {
-                width: op.to,
-                pages: op.dst,
-            };
-            let gone = self.table[side][block]
-                .pages
-                .into_iter()
-                .filter(|p| *p >= 0 && !op.dst.contains(p));
+            let entry = BlockEntry { width: op.to, pages: op.dst };
+            let gone = self.table[side][block].pages.into_iter().filter(|p| *p >= 0 && !op.dst.contains(p));
             self.pools[self.config.sides[side].pool].free.extend(gone);
             let cover = Width::from_bits(op.to as u32).map_or(0, |w| {
                 let present = op.dst.iter().enumerate().filter(|(_, p)| **p >= 0);
@@ -153,10 +147,7 @@ impl Policy {
     }
 
     fn count_shrink(&mut self, op: &BlockOp) {
-        for w in Width::ALL
-            .into_iter()
-            .filter(|w| (*w as i32) <= op.from && (*w as i32) > op.to)
-        {
+        for w in Width::ALL.into_iter().filter(|w| (*w as i32) <= op.from && (*w as i32) > op.to) {
             self.shrinks[w.index()] += 1;
         }
     }
@@ -214,11 +205,8 @@ impl Policy {
         let Some(width) = self.width(side, block) else { return };
         let pages = self.table[side][block].pages.iter().filter(|p| **p >= 0).count() as u32;
         let over = u16::from(block >= self.sink_blocks() && width > self.cap(side));
-        let (n, of_width, over_cap) = (
-            &mut self.pages[side],
-            &mut self.widths[side][width.index()],
-            &mut self.over_cap[block],
-        );
+        let (n, of_width, over_cap) =
+            (&mut self.pages[side], &mut self.widths[side][width.index()], &mut self.over_cap[block]);
         if add {
             *n += pages;
             *of_width += 1;

@@ -54,10 +54,7 @@ impl Policy {
             pools: self
                 .pools
                 .iter()
-                .map(|p| PoolStats {
-                    pages_used: p.used(),
-                    pages_free: p.free.len() as u32,
-                })
+                .map(|p| PoolStats { pages_used: p.used(), pages_free: p.free.len() as u32 })
                 .collect(),
             sides,
             shrinks: self.shrinks,

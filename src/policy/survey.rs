@@ -105,21 +105,13 @@ impl Survey {
         self.used[b] = subtiles(used);
         self.newest[b] = sets.iter().map(|s| s.1).max().unwrap_or(-1);
         self.idle[b] = !sets.iter().any(|(set, _)| meets(set, terms.active));
-        self.class[b] = if b < terms.sink_blocks {
-            Class::Sink
-        } else {
-            Class::Past
-        };
+        self.class[b] = if b < terms.sink_blocks { Class::Sink } else { Class::Past };
         let first = shares.len();
         for (set, newest) in &sets {
             for seq in ids(set) {
                 match shares[first..].iter_mut().find(|s| s.seq == seq) {
                     Some(share) => share.newest = share.newest.max(*newest),
-                    None => shares.push(Share {
-                        seq,
-                        block: b as u32,
-                        newest: *newest,
-                    }),
+                    None => shares.push(Share { seq, block: b as u32, newest: *newest }),
                 }
             }
         }
@@ -177,11 +169,7 @@ mod tests {
         }
         let cells = CellView { pos: &pos, seq: &seq };
         let classes = |window| {
-            let terms = Terms {
-                sink_blocks: 0,
-                window,
-                active: &[0; 4],
-            };
+            let terms = Terms { sink_blocks: 0, window, active: &[0; 4] };
             Survey::new(cells, 0..4, &terms).class
         };
         use Class::*;
@@ -204,11 +192,7 @@ mod tests {
         }
         let look = |seq: &[SeqSet]| {
             let cells = CellView { pos: &pos, seq };
-            let terms = Terms {
-                sink_blocks: 0,
-                window: 100,
-                active: &[0, 1 << 6, 0, 0],
-            };
+            let terms = Terms { sink_blocks: 0, window: 100, active: &[0, 1 << 6, 0, 0] };
             let s = Survey::new(cells, 0..3, &terms);
             (s.class, s.idle)
         };

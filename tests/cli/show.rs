@@ -11,7 +11,7 @@ fn a_summary_a_table_and_a_picture() {
     let lines: Vec<&str> = ran.out.lines().collect();
     assert_eq!(lines[0], "model    a test (llama), 4 layers with a KV cache");
     assert_eq!(lines[1], "context  8192 tokens, 1 sequence(s)");
-    assert_eq!(lines[2], "16 bits  the first 1 token(s), the latest 128 to 383 tokens");
+    assert_eq!(lines[2], "16 bits  the first 1 token(s), the latest 128 to 255 tokens");
     assert!(lines[3].starts_with("budget   8.00 MiB: pages 6.95 MiB, tables 19.00 KiB, parameters "), "{}", lines[3]);
     assert!(lines[4].ends_with("bits per value, all counted; 16 bits would take 32.00 MiB"), "{}", lines[4]);
     assert_eq!(lines[5], "widths   progressive, from 16 bits; rule block; solver optimal");

@@ -43,17 +43,7 @@ struct Form {
 
 impl Form {
     fn new(d: usize, g: usize, n_kv: usize, n_token: usize) -> Form {
-        Form {
-            dk: d,
-            gk: g,
-            dv: d,
-            gv: g,
-            n_head_kv: 2,
-            ratio: 2,
-            n_kv,
-            n_token,
-            widths: Width::ALL.to_vec(),
-        }
+        Form { dk: d, gk: g, dv: d, gv: g, n_head_kv: 2, ratio: 2, n_kv, n_token, widths: Width::ALL.to_vec() }
     }
 }
 
@@ -118,11 +108,7 @@ impl Case {
         let result: Result<(), KernelError> = std::thread::scope(|s| {
             let spawned: Vec<_> = (0..nth)
                 .map(|ith| {
-                    let schedule = if dynamic {
-                        Schedule::Counter(&counter)
-                    } else {
-                        Schedule::Static { ith, nth }
-                    };
+                    let schedule = if dynamic { Schedule::Counter(&counter) } else { Schedule::Static { ith, nth } };
                     let args = &args;
                     s.spawn(move || attention_partial_at(isa, args, schedule))
                 })
@@ -130,10 +116,7 @@ impl Case {
             spawned.into_iter().try_for_each(|h| h.join().unwrap())
         });
         result?;
-        assert!(
-            partial[..8].iter().chain(&partial[len + 8..]).all(|x| x.is_nan()),
-            "wrote beyond the output"
-        );
+        assert!(partial[..8].iter().chain(&partial[len + 8..]).all(|x| x.is_nan()), "wrote beyond the output");
         let mut out = vec![f32::NAN; n_token * n_head * dv];
         for ith in 0..nth {
             let args = MergeArgs {
@@ -155,10 +138,7 @@ impl Case {
     fn args<'a>(&'a mut self, n_chunk: usize, out: PartialsMut<'a>) -> Result<AttentionArgs<'a>, KernelError> {
         let (dk, dv, n_head_kv) = (self.k.d, self.v.d, self.k.n_head);
         let current = if self.current {
-            Some((
-                RowsF32::from_slice(&self.k_cur, dk, n_head_kv)?,
-                RowsF32::from_slice(&self.v_cur, dv, n_head_kv)?,
-            ))
+            Some((RowsF32::from_slice(&self.k_cur, dk, n_head_kv)?, RowsF32::from_slice(&self.v_cur, dv, n_head_kv)?))
         } else {
             None
         };
@@ -195,10 +175,7 @@ impl Case {
             for (n_chunk, nth, dynamic) in [(1, 1, false), (3, 2, false), (7, 5, true)] {
                 let got = self.run(isa, n_chunk, nth, dynamic).unwrap();
                 let e = error(&got, &want);
-                assert!(
-                    e <= bound,
-                    "{what}, {isa:?}, {n_chunk} chunks: error {e:.3e}, scalar f32's {plain:.3e}"
-                );
+                assert!(e <= bound, "{what}, {isa:?}, {n_chunk} chunks: error {e:.3e}, scalar f32's {plain:.3e}");
             }
         }
     }
@@ -209,15 +186,7 @@ fn fill(rng: &mut Rng, c: &mut Cache, cells: &[i64], size: f32) {
     let (d, n_head) = (c.d, c.n_head);
     let values: Vec<f32> = (0..cells.len() * n_head * d).map(|_| rng.normal() * size).collect();
     if !cells.is_empty() {
-        store_at(
-            Isa::best(),
-            &c.view(),
-            &RowsF32::from_slice(&values, d, n_head).unwrap(),
-            cells,
-            0,
-            1,
-        )
-        .unwrap();
+        store_at(Isa::best(), &c.view(), &RowsF32::from_slice(&values, d, n_head).unwrap(), cells, 0, 1).unwrap();
     }
 }
 
@@ -319,10 +288,8 @@ fn holes_hold_garbage() {
         c.v.params.bytes_mut().fill(0xff);
         c.mask.fill(f16::NEG_INFINITY.to_bits());
         let written: Vec<i64> = (0..(n_kv - n_token) as i64).filter(|_| rng.below(3) > 0).collect();
-        let written: Vec<i64> = written
-            .into_iter()
-            .filter(|c| !(256..384).contains(c) && !(640..672).contains(c))
-            .collect();
+        let written: Vec<i64> =
+            written.into_iter().filter(|c| !(256..384).contains(c) && !(640..672).contains(c)).collect();
         c.k.table[2].width = 0;
         if c.v.table[5].width == 16 {
             c.v.table[5].pages[0] = -1;
@@ -435,15 +402,7 @@ fn hostile_scores() {
         fill(rng, &mut c.k, &history, 0.01);
         let peak: Vec<f32> = c.q[..128].iter().map(|x| x * 0.5).collect();
         let both = [peak.clone(), peak].concat();
-        store_at(
-            Isa::best(),
-            &c.k.view(),
-            &RowsF32::from_slice(&both, 128, 2).unwrap(),
-            &[777],
-            0,
-            1,
-        )
-        .unwrap();
+        store_at(Isa::best(), &c.k.view(), &RowsF32::from_slice(&both, 128, 2).unwrap(), &[777], 0, 1).unwrap();
         c.check(&format!("a peak at {width} bits"));
     }
     // scores that overflow exp by far, in both directions
@@ -478,37 +437,19 @@ fn bad_arguments_are_named() {
         let mut c = Case::new(rng, &Form::new(64, 64, 300, 2));
         let cells = c.cells.clone();
         c.cells[1] = 300;
-        assert_eq!(
-            c.run(isa, 1, 1, false).unwrap_err(),
-            KernelError::CellRange { cell: 300 }
-        );
+        assert_eq!(c.run(isa, 1, 1, false).unwrap_err(), KernelError::CellRange { cell: 300 });
         c.cells[1] = -1;
-        assert_eq!(
-            c.run(isa, 1, 1, false).unwrap_err(),
-            KernelError::CellRange { cell: -1 }
-        );
+        assert_eq!(c.run(isa, 1, 1, false).unwrap_err(), KernelError::CellRange { cell: -1 });
         c.cells = cells;
         let table = c.k.table.clone();
         c.k.table[1].width = 3;
-        assert_eq!(
-            c.run(isa, 1, 1, false).unwrap_err(),
-            KernelError::Width { block: 1, width: 3 }
-        );
+        assert_eq!(c.run(isa, 1, 1, false).unwrap_err(), KernelError::Width { block: 1, width: 3 });
         c.k.table = table.clone();
         c.k.table[1].pages = [-1; 8];
-        assert_eq!(
-            c.run(isa, 1, 1, false).unwrap_err(),
-            KernelError::MissingPage { block: 1, slot: 0 }
-        );
+        assert_eq!(c.run(isa, 1, 1, false).unwrap_err(), KernelError::MissingPage { block: 1, slot: 0 });
         c.k.table[1].pages = [i32::MAX; 8];
         let e = c.run(isa, 1, 1, false).unwrap_err();
-        assert_eq!(
-            e,
-            KernelError::PageRange {
-                block: 1,
-                page: i32::MAX
-            }
-        );
+        assert_eq!(e, KernelError::PageRange { block: 1, page: i32::MAX });
         c.k.table = table;
         c.run(isa, 1, 1, false).unwrap();
         assert!(matches!(c.run(isa, 0, 1, false), Err(KernelError::Shape(_))));

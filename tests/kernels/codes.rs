@@ -51,11 +51,7 @@ fn quantizer_is_the_golden_one() {
         let (min, max) = range(&x);
         let codes: Vec<u8> = x.iter().map(|&x| code8(x, min, max)).collect();
         if max > min {
-            assert_eq!(
-                (max - min) / 255.0,
-                row["scale8"].as_f64().unwrap() as f32,
-                "scale of row {i}"
-            );
+            assert_eq!((max - min) / 255.0, row["scale8"].as_f64().unwrap() as f32, "scale of row {i}");
         }
         let golden: Vec<u8> = numbers(&row["codes8"]).iter().map(|&c| c as u8).collect();
         assert_eq!(codes, golden, "row {i}");
@@ -69,10 +65,7 @@ fn quantizer_is_the_golden_one() {
                     let exact = (x[j] as f64 - min as f64) / (max as f64 - min as f64) * step;
                     let from_border = (exact - exact.floor() - 0.5).abs();
                     assert_eq!((ours - g).abs(), 1.0, "row {i}, value {j}");
-                    assert!(
-                        from_border <= 0.5 * step / 255.0 + 1e-4,
-                        "row {i}, value {j}: {exact} became {ours}"
-                    );
+                    assert!(from_border <= 0.5 * step / 255.0 + 1e-4, "row {i}, value {j}: {exact} became {ours}");
                 }
             }
         }

@@ -46,9 +46,7 @@ impl Rng {
 
 /// Runs a property once with PMKVQ_SEED, or `times` with seeds of its own; the seed is printed when it fails.
 pub fn property(times: u64, f: impl Fn(&mut Rng)) {
-    let given = std::env::var("PMKVQ_SEED")
-        .ok()
-        .map(|s| s.parse().expect("PMKVQ_SEED is a number"));
+    let given = std::env::var("PMKVQ_SEED").ok().map(|s| s.parse().expect("PMKVQ_SEED is a number"));
     for seed in given.map_or(0..times, |s: u64| s..s + 1) {
         struct Say(u64);
         impl Drop for Say {
@@ -65,10 +63,7 @@ pub fn property(times: u64, f: impl Fn(&mut Rng)) {
 
 /// Levels to test: all that the CPU has, the reference apart.
 pub fn levels() -> Vec<Isa> {
-    Isa::ALL
-        .into_iter()
-        .filter(|i| i.available() && *i != Isa::Reference)
-        .collect()
+    Isa::ALL.into_iter().filter(|i| i.available() && *i != Isa::Reference).collect()
 }
 
 const GUARD: usize = 64;
@@ -84,10 +79,7 @@ pub struct Guarded {
 impl Guarded {
     pub fn new(len: usize) -> Guarded {
         let total = GUARD + len.next_multiple_of(4) + GUARD;
-        let mut g = Guarded {
-            words: vec![u32::from_ne_bytes([GUARD_BYTE; 4]); total / 4],
-            len,
-        };
+        let mut g = Guarded { words: vec![u32::from_ne_bytes([GUARD_BYTE; 4]); total / 4], len };
         g.bytes_mut().fill(0xff);
         g
     }
@@ -106,13 +98,7 @@ impl Guarded {
 
     pub fn check(&self) {
         let all = unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast::<u8>(), self.words.len() * 4) };
-        assert!(
-            all[..GUARD]
-                .iter()
-                .chain(&all[GUARD + self.len..])
-                .all(|&b| b == GUARD_BYTE),
-            "a guard was written"
-        );
+        assert!(all[..GUARD].iter().chain(&all[GUARD + self.len..]).all(|&b| b == GUARD_BYTE), "a guard was written");
     }
 }
 
@@ -154,10 +140,7 @@ impl Cache {
 
     /// Give an empty block a width and all its pages.
     pub fn open(&mut self, block: usize, width: Width) {
-        let mut e = BlockEntry {
-            width: width.bits() as i32,
-            ..BlockEntry::EMPTY
-        };
+        let mut e = BlockEntry { width: width.bits() as i32, ..BlockEntry::EMPTY };
         for p in &mut e.pages[..width.pages()] {
             *p = self.free.pop().expect("pages enough");
         }
@@ -168,18 +151,8 @@ impl Cache {
         let (pool, params) = (self.pool.ptr(), self.params.ptr().cast());
         let table = self.table.as_ptr();
         unsafe {
-            SideView::new(
-                self.side,
-                pool,
-                table,
-                params,
-                self.n_head,
-                self.n_pages,
-                self.n_blocks,
-                self.d,
-                self.group,
-            )
-            .unwrap()
+            SideView::new(self.side, pool, table, params, self.n_head, self.n_pages, self.n_blocks, self.d, self.group)
+                .unwrap()
         }
     }
 
@@ -193,10 +166,7 @@ impl Cache {
         other.check();
         let differ = |a: &[u8], b: &[u8]| a.iter().zip(b).position(|(x, y)| x != y);
         if let Some(i) = differ(self.params.bytes(), other.params.bytes()) {
-            panic!(
-                "{what}: parameters differ at byte {i} (value {} of its plane)",
-                i / 2 % BLOCK
-            );
+            panic!("{what}: parameters differ at byte {i} (value {} of its plane)", i / 2 % BLOCK);
         }
         if let Some(i) = differ(self.pool.bytes(), other.pool.bytes()) {
             panic!("{what}: pools differ at byte {i}, page {}", i / page_bytes(self.d));

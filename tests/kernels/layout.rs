@@ -60,9 +60,8 @@ fn golden_bytes() {
         (Side::V, Width::B2, 0x954aca5a859d7c88, 0x0374a6e826bfe667),
     ];
     let (d, group) = (32, 16);
-    let values: Vec<f32> = (0..128 * d)
-        .map(|i| ((i * 7919 + 13) % 1000) as f32 / 16.0 - 31.0 + (i / d) as f32)
-        .collect();
+    let values: Vec<f32> =
+        (0..128 * d).map(|i| ((i * 7919 + 13) % 1000) as f32 / 16.0 - 31.0 + (i / d) as f32).collect();
     let cells: Vec<i64> = (0..128).collect();
     for (side, width, pages, params) in GOLDEN {
         for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
@@ -73,17 +72,11 @@ fn golden_bytes() {
             let list = c.table[0].pages;
             let page = |p: &i32| &c.pool.bytes()[*p as usize * 32 * d..][..32 * d];
             let bytes: Vec<u8> = list[..width.pages()].iter().flat_map(|p| page(p).to_vec()).collect();
-            assert_eq!(
-                (fnv(&bytes), fnv(c.params.bytes())),
-                (pages, params),
-                "{side} {width} {isa:?}"
-            );
+            assert_eq!((fnv(&bytes), fnv(c.params.bytes())), (pages, params), "{side} {width} {isa:?}");
         }
     }
 }
 
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| {
-        (h ^ b as u64).wrapping_mul(0x100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3))
 }

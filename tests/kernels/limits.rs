@@ -14,31 +14,12 @@ fn views_check_their_arguments() {
     };
     assert_eq!(view(pool, params, 1, 64, 64), Ok(()));
     assert_eq!(view(pool, std::ptr::null_mut(), 1, 72, 0), Ok(()));
-    assert_eq!(
-        view(std::ptr::null_mut(), params, 1, 64, 64),
-        Err(KernelError::Null("the pool"))
-    );
-    assert_eq!(
-        view(pool, std::ptr::null_mut(), 1, 64, 64),
-        Err(KernelError::Null("the parameters"))
-    );
-    assert!(matches!(
-        view(pool.wrapping_add(1), params, 1, 64, 64),
-        Err(KernelError::Misaligned(_))
-    ));
-    for (heads, d, group) in [
-        (0, 64, 64),
-        (1, 0, 0),
-        (1, 5000, 0),
-        (1, 72, 72),
-        (1, 64, 48),
-        (1, 256, 256),
-        (1, 64, 8),
-    ] {
-        assert!(
-            matches!(view(pool, params, heads, d, group), Err(KernelError::Shape(_))),
-            "{heads} {d} {group}"
-        );
+    assert_eq!(view(std::ptr::null_mut(), params, 1, 64, 64), Err(KernelError::Null("the pool")));
+    assert_eq!(view(pool, std::ptr::null_mut(), 1, 64, 64), Err(KernelError::Null("the parameters")));
+    assert!(matches!(view(pool.wrapping_add(1), params, 1, 64, 64), Err(KernelError::Misaligned(_))));
+    for (heads, d, group) in [(0, 64, 64), (1, 0, 0), (1, 5000, 0), (1, 72, 72), (1, 64, 48), (1, 256, 256), (1, 64, 8)]
+    {
+        assert!(matches!(view(pool, params, heads, d, group), Err(KernelError::Shape(_))), "{heads} {d} {group}");
     }
     let x = [0.0f32; 8];
     unsafe {

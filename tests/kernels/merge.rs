@@ -19,9 +19,8 @@ fn merges_as_one_softmax() {
             record[d] = rng.normal() * 20.0;
             record[d + 1] = 1.0 + rng.unit() * 50.0;
         }
-        let sinks: Vec<f32> = (0..n_head)
-            .map(|h| if h == 1 { f32::NEG_INFINITY } else { rng.normal() * 10.0 })
-            .collect();
+        let sinks: Vec<f32> =
+            (0..n_head).map(|h| if h == 1 { f32::NEG_INFINITY } else { rng.normal() * 10.0 }).collect();
         let sinks = (rng.below(2) == 0).then_some(&sinks[..]);
         let want: Vec<f64> = (0..rows)
             .flat_map(|row| {
@@ -29,22 +28,14 @@ fn merges_as_one_softmax() {
                 let sink = sinks.map_or(f64::NEG_INFINITY, |s| s[row % n_head] as f64);
                 let max = (0..n_chunk).fold(sink, |m, c| m.max(part(c)[d] as f64));
                 let w: Vec<f64> = (0..n_chunk)
-                    .map(|c| {
-                        if part(c)[d + 1] == 0.0 {
-                            0.0
-                        } else {
-                            (part(c)[d] as f64 - max).exp()
-                        }
-                    })
+                    .map(|c| if part(c)[d + 1] == 0.0 { 0.0 } else { (part(c)[d] as f64 - max).exp() })
                     .collect();
                 let mut sum: f64 = (0..n_chunk).map(|c| w[c] * part(c)[d + 1] as f64).sum();
                 if sink > f64::NEG_INFINITY {
                     sum += (sink - max).exp();
                 }
                 let total = |i: usize| (0..n_chunk).map(|c| w[c] * part(c)[i] as f64).sum::<f64>();
-                (0..d)
-                    .map(|i| if sum == 0.0 { 0.0 } else { total(i) / sum })
-                    .collect::<Vec<_>>()
+                (0..d).map(|i| if sum == 0.0 { 0.0 } else { total(i) / sum }).collect::<Vec<_>>()
             })
             .collect();
         for isa in Isa::ALL.into_iter().filter(|i| i.available()) {
@@ -52,22 +43,11 @@ fn merges_as_one_softmax() {
                 let mut out = vec![f32::NAN; rows * d];
                 for ith in 0..nth {
                     let out = PartialsMut::from_slice(&mut out);
-                    let args = MergeArgs {
-                        partial: &partial,
-                        sinks,
-                        n_token,
-                        n_head,
-                        head_dim: d,
-                        n_chunk,
-                        out,
-                    };
+                    let args = MergeArgs { partial: &partial, sinks, n_token, n_head, head_dim: d, n_chunk, out };
                     attention_merge_at(isa, &args, ith, nth).unwrap();
                 }
                 for (got, want) in out.iter().zip(&want) {
-                    assert!(
-                        (*got as f64 - want).abs() <= 1e-5 * want.abs().max(0.1),
-                        "{got} for {want}, {isa:?}"
-                    );
+                    assert!((*got as f64 - want).abs() <= 1e-5 * want.abs().max(0.1), "{got} for {want}, {isa:?}");
                 }
             }
         }
@@ -81,15 +61,7 @@ fn sizes_that_disagree_are_refused() {
         let mut out = vec![0.0; 64];
         let mut run = |n_token, n_chunk, nth| {
             let out = PartialsMut::from_slice(&mut out);
-            let args = MergeArgs {
-                partial: &partial,
-                sinks: None,
-                n_token,
-                n_head: 1,
-                head_dim: 64,
-                n_chunk,
-                out,
-            };
+            let args = MergeArgs { partial: &partial, sinks: None, n_token, n_head: 1, head_dim: 64, n_chunk, out };
             attention_merge_at(isa, &args, 0, nth)
         };
         assert_eq!(run(1, 1, 1), Ok(()));

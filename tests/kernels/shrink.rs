@@ -30,20 +30,10 @@ fn random_op(rng: &mut Rng, c: &mut Cache, block: usize, from: Width, to: Width)
     let mut dst = [-1; 8];
     for i in 0..to.pages() {
         if src[i * ratio..(i + 1) * ratio].iter().any(|&p| p != -1) {
-            dst[i] = if rng.below(3) == 0 {
-                c.free.pop().unwrap()
-            } else {
-                own.pop().unwrap()
-            };
+            dst[i] = if rng.below(3) == 0 { c.free.pop().unwrap() } else { own.pop().unwrap() };
         }
     }
-    ShrinkOp {
-        block: block as u32,
-        from: from.bits() as i32,
-        to: to.bits() as i32,
-        src,
-        dst,
-    }
+    ShrinkOp { block: block as u32, from: from.bits() as i32, to: to.bits() as i32, src, dst }
 }
 
 /// Anything at all: random bytes (NaN, infinities, denormals), with stretches of 0xFF.
@@ -67,11 +57,8 @@ fn every_level_writes_the_reference_bytes() {
         let n_head = rng.pick(&[1, 2, 5]);
         let mut want = Cache::new(rng, side, d, group, n_head, 6);
         garbage(rng, want.pool.bytes_mut());
-        let ops: Vec<_> = STEPS
-            .iter()
-            .enumerate()
-            .map(|(block, &(from, to))| random_op(rng, &mut want, block, from, to))
-            .collect();
+        let ops: Vec<_> =
+            STEPS.iter().enumerate().map(|(block, &(from, to))| random_op(rng, &mut want, block, from, to)).collect();
         let clean = want.clone();
         shrink_at(Isa::Reference, &want.view(), &ops, &counters(&ops), 0, 1).unwrap();
         for isa in levels() {
@@ -113,14 +100,7 @@ fn every_way_down_ends_at_the_same_bytes() {
             }
             let pages = c.table[0].pages;
             let page = |p: i32| c.pool.bytes()[p as usize * 32 * d..][..32 * d].to_vec();
-            (
-                c.params.bytes().to_vec(),
-                pages
-                    .iter()
-                    .take_while(|p| **p >= 0)
-                    .map(|&p| page(p))
-                    .collect::<Vec<_>>(),
-            )
+            (c.params.bytes().to_vec(), pages.iter().take_while(|p| **p >= 0).map(|&p| page(p)).collect::<Vec<_>>())
         };
         use Width::{B2, B4, B8};
         assert!(down(&[B4]) == down(&[B8, B4]));
@@ -137,13 +117,7 @@ fn bad_operations_are_skipped_and_named() {
         let mut rng = Rng::new(9);
         let mut c = Cache::new(&mut rng, Side::K, 64, 64, 2, 3);
         c.open(0, Width::B8);
-        let good = ShrinkOp {
-            block: 0,
-            from: 8,
-            to: 4,
-            src: c.table[0].pages,
-            dst: [c.table[0].pages[0]; 8],
-        };
+        let good = ShrinkOp { block: 0, from: 8, to: 4, src: c.table[0].pages, dst: [c.table[0].pages[0]; 8] };
         let good = ShrinkOp {
             dst: {
                 let mut d = good.dst;
@@ -161,50 +135,20 @@ fn bad_operations_are_skipped_and_named() {
             e
         };
         assert_eq!(run(ShrinkOp { block: 3, ..good }), KernelError::BlockRange { block: 3 });
-        assert_eq!(
-            run(ShrinkOp { from: 5, ..good }),
-            KernelError::Width { block: 0, width: 5 }
-        );
-        assert_eq!(
-            run(ShrinkOp { from: -8, ..good }),
-            KernelError::Width { block: 0, width: -8 }
-        );
-        assert_eq!(
-            run(ShrinkOp { to: 8, ..good }),
-            KernelError::Width { block: 0, width: 8 }
-        );
-        assert_eq!(
-            run(ShrinkOp { to: 16, ..good }),
-            KernelError::Width { block: 0, width: 16 }
-        );
-        assert_eq!(
-            run(ShrinkOp { dst: [-1; 8], ..good }),
-            KernelError::MissingPage { block: 0, slot: 0 }
-        );
-        assert_eq!(
-            run(ShrinkOp { dst: [-2; 8], ..good }),
-            KernelError::PageRange { block: 0, page: -2 }
-        );
-        assert_eq!(
-            run(ShrinkOp { src: [9999; 8], ..good }),
-            KernelError::PageRange { block: 0, page: 9999 }
-        );
+        assert_eq!(run(ShrinkOp { from: 5, ..good }), KernelError::Width { block: 0, width: 5 });
+        assert_eq!(run(ShrinkOp { from: -8, ..good }), KernelError::Width { block: 0, width: -8 });
+        assert_eq!(run(ShrinkOp { to: 8, ..good }), KernelError::Width { block: 0, width: 8 });
+        assert_eq!(run(ShrinkOp { to: 16, ..good }), KernelError::Width { block: 0, width: 16 });
+        assert_eq!(run(ShrinkOp { dst: [-1; 8], ..good }), KernelError::MissingPage { block: 0, slot: 0 });
+        assert_eq!(run(ShrinkOp { dst: [-2; 8], ..good }), KernelError::PageRange { block: 0, page: -2 });
+        assert_eq!(run(ShrinkOp { src: [9999; 8], ..good }), KernelError::PageRange { block: 0, page: 9999 });
         // a side without groups can't be narrowed
         let mut whole = Cache::new(&mut rng, Side::K, 72, 0, 1, 1);
         whole.open(0, Width::B16);
-        let op = ShrinkOp {
-            block: 0,
-            from: 16,
-            to: 8,
-            src: whole.table[0].pages,
-            dst: whole.table[0].pages,
-        };
+        let op = ShrinkOp { block: 0, from: 16, to: 8, src: whole.table[0].pages, dst: whole.table[0].pages };
         let e = shrink_at(isa, &whole.view(), &[op], &counters(&[op]), 0, 1).unwrap_err();
         assert_eq!(e, KernelError::Width { block: 0, width: 8 });
         shrink_at(isa, &c.view(), &[good], &counters(&[good]), 0, 1).unwrap();
-        c.table[0] = BlockEntry {
-            width: 4,
-            pages: good.dst,
-        };
+        c.table[0] = BlockEntry { width: 4, pages: good.dst };
     }
 }

@@ -128,21 +128,12 @@ fn direct_is_stepwise() {
 /// Narrow a block into the even ones of its own pages, as the policy does.
 pub fn merge_in_place(c: &mut Cache, block: usize, to: Width, isa: Isa) {
     let old = c.table[block];
-    let mut new = BlockEntry {
-        width: to.bits() as i32,
-        ..BlockEntry::EMPTY
-    };
+    let mut new = BlockEntry { width: to.bits() as i32, ..BlockEntry::EMPTY };
     let ratio = old.width as usize / to.bits();
     for i in 0..to.pages() {
         new.pages[i] = old.pages[i * ratio];
     }
-    let op = ShrinkOp {
-        block: block as u32,
-        from: old.width,
-        to: new.width,
-        src: old.pages,
-        dst: new.pages,
-    };
+    let op = ShrinkOp { block: block as u32, from: old.width, to: new.width, src: old.pages, dst: new.pages };
     pmkvq::kernels::shrink_at(isa, &c.view(), &[op], &counters(&[op]), 0, 1).unwrap();
     c.table[block] = new;
 }
@@ -156,9 +147,7 @@ fn strided_rows() {
     let mut want = Cache::new(&mut rng, Side::V, d, 64, n_head, 1);
     want.open(0, Width::B4);
     let mut got = want.clone();
-    let dense: Vec<f32> = (0..n)
-        .flat_map(|t| [3, 400].map(|o| wide[t * 1000 + o..][..d].to_vec()).concat())
-        .collect();
+    let dense: Vec<f32> = (0..n).flat_map(|t| [3, 400].map(|o| wide[t * 1000 + o..][..d].to_vec()).concat()).collect();
     let r = RowsF32::from_slice(&dense, d, n_head).unwrap();
     store_at(Isa::Reference, &want.view(), &r, &cells, 0, 1).unwrap();
     let r = unsafe { RowsF32::new(wide.as_ptr().add(3), d, n_head, n, 4 * 397, 4000).unwrap() };
@@ -174,10 +163,7 @@ fn bad_cells_are_skipped_and_named() {
         c.open(0, Width::B8);
         c.open(3, Width::B16);
         c.table[3].pages[1] = -1;
-        c.table[2] = BlockEntry {
-            width: 7,
-            ..BlockEntry::EMPTY
-        };
+        c.table[2] = BlockEntry { width: 7, ..BlockEntry::EMPTY };
         let values = rows(&mut rng, 1, 1, 64);
         let r = RowsF32::from_slice(&values, 64, 1).unwrap();
         let before = c.clone();
@@ -195,21 +181,11 @@ fn bad_cells_are_skipped_and_named() {
         assert_eq!(put(3 * 128 + 16), KernelError::MissingPage { block: 3, slot: 1 });
         c.table[3].pages[1] = c.n_pages as i32;
         let e = store_at(isa, &c.view(), &r, &[3 * 128 + 16], 0, 1).unwrap_err();
-        assert_eq!(
-            e,
-            KernelError::PageRange {
-                block: 3,
-                page: before.n_pages as i32
-            }
-        );
+        assert_eq!(e, KernelError::PageRange { block: 3, page: before.n_pages as i32 });
         // a good token beside a bad one is stored
         let two = [values.clone(), values.clone()].concat();
         let r = RowsF32::from_slice(&two, 64, 1).unwrap();
         store_at(isa, &c.view(), &r, &[-5, 3], 0, 1).unwrap_err();
-        assert!(read_cell(&c.view(), 0, 3)
-            .unwrap()
-            .unwrap()
-            .iter()
-            .any(|x| x.f32() != 0.0));
+        assert!(read_cell(&c.view(), 0, 3).unwrap().unwrap().iter().any(|x| x.f32() != 0.0));
     }
 }

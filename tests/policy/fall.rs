@@ -7,10 +7,7 @@ use super::rules::{config, side};
 
 #[test]
 fn widths_fall_with_length_and_end_at_the_plan() {
-    let sides = vec![
-        side(Width::B4, [0.0, 10.0, 30.0, 90.0]),
-        side(Width::B2, [0.0, 1.0, 2.0, 3.0]),
-    ];
+    let sides = vec![side(Width::B4, [0.0, 10.0, 30.0, 90.0]), side(Width::B2, [0.0, 1.0, 2.0, 3.0])];
     // A token in the sink and whole blocks: the open block and the window are the same share of each length.
     let lengths = [0, 1, 129, 513, 1025, 2049, 3073, 3969];
     let samples = simulate(config(4096, sides, 20), &lengths, 128).unwrap();
@@ -32,22 +29,10 @@ fn widths_fall_with_length_and_end_at_the_plan() {
 #[test]
 fn bad_steps_are_refused() {
     let sides = || vec![side(Width::B4, [0.0; 4]); 2];
-    assert_eq!(
-        simulate(config(1024, sides(), 0), &[10], 0).unwrap_err(),
-        FallError::BadSteps
-    );
-    assert_eq!(
-        simulate(config(1024, sides(), 0), &[10, 5], 1).unwrap_err(),
-        FallError::BadSteps
-    );
+    assert_eq!(simulate(config(1024, sides(), 0), &[10], 0).unwrap_err(), FallError::BadSteps);
+    assert_eq!(simulate(config(1024, sides(), 0), &[10, 5], 1).unwrap_err(), FallError::BadSteps);
     let long = simulate(config(1024, sides(), 0), &[1025], 1).unwrap_err();
-    assert_eq!(
-        long,
-        FallError::TooLong {
-            length: 1025,
-            n_ctx: 1024
-        }
-    );
+    assert_eq!(long, FallError::TooLong { length: 1025, n_ctx: 1024 });
     let mut none = config(1024, sides(), 0);
     none.n_ctx = 0;
     assert!(matches!(simulate(none, &[1], 1).unwrap_err(), FallError::Config(_)));

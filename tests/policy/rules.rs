@@ -10,13 +10,7 @@ use super::walk;
 use super::world::{End, World};
 
 pub fn side(final_width: Width, loss: [f64; 4]) -> SideConfig {
-    SideConfig {
-        pool: 0,
-        final_width,
-        shrinkable: true,
-        loss,
-        quota: 0,
-    }
+    SideConfig { pool: 0, final_width, shrinkable: true, loss, quota: 0 }
 }
 
 /// A cache of one pool with `spare` pages over the least.
@@ -30,10 +24,7 @@ pub fn config(n_ctx: u32, sides: Vec<SideConfig>, spare: u32) -> Config {
         initial: Initial::Bits(Width::B16),
         rule: Rule::Block,
         sides,
-        pools: vec![PoolConfig {
-            n_pages: 1,
-            bytes_per_page: 4096,
-        }],
+        pools: vec![PoolConfig { n_pages: 1, bytes_per_page: 4096 }],
     };
     config.pools[0].n_pages = config.least_pages()[0] as u32 + spare;
     config
@@ -79,10 +70,7 @@ fn pages_come_sixteen_tokens_at_a_time() {
 #[test]
 fn the_side_that_costs_least_shrinks_first_and_alone_while_that_is_enough() {
     // K is dear, V cheap.
-    let sides = vec![
-        side(Width::B2, [0.0, 10.0, 30.0, 90.0]),
-        side(Width::B2, [0.0, 1.0, 2.0, 3.0]),
-    ];
+    let sides = vec![side(Width::B2, [0.0, 10.0, 30.0, 90.0]), side(Width::B2, [0.0, 1.0, 2.0, 3.0])];
     // Least: 19 blocks a side, 38 pages; 62 pages more are six blocks of both sides at 16 bits and a bit.
     let mut world = World::new(config(2048, sides, 62));
     let mut first = None;
@@ -118,14 +106,9 @@ fn idle_sequences_shrink_before_active_ones() {
     while world.policy.stats().shrinks == [0; 3] {
         run(&mut world, 0, 1);
     }
-    let shrunk: Vec<usize> = (0..world.policy.table(0).len())
-        .filter(|b| widths(&world, 0)[*b] == 8)
-        .collect();
+    let shrunk: Vec<usize> = (0..world.policy.table(0).len()).filter(|b| widths(&world, 0)[*b] == 8).collect();
     assert_eq!(shrunk.len(), 1);
-    assert!(
-        look::has(&world.seq[shrunk[0] * BLOCK], 1),
-        "a block of the active sequence went first"
-    );
+    assert!(look::has(&world.seq[shrunk[0] * BLOCK], 1), "a block of the active sequence went first");
 }
 
 #[test]
@@ -153,11 +136,7 @@ fn a_prefill_stores_at_once_what_it_will_not_keep_at_16_bits() {
 #[test]
 fn a_prefill_that_starts_narrow_enough_moves_no_old_block() {
     // All steps cost the same; the new blocks at 8 bits just make the room.
-    let mut world = World::new(config(
-        2048,
-        vec![side(Width::B2, [0.0, 1.0, 1.5, 1.75]); 2],
-        2 * 86 - 38,
-    ));
+    let mut world = World::new(config(2048, vec![side(Width::B2, [0.0, 1.0, 1.5, 1.75]); 2], 2 * 86 - 38));
     run(&mut world, 0, 1 + 384);
     let tokens: Vec<_> = (385..385 + 640).map(|p| (p, 0)).collect();
     let cells = world.policy.place(world.view(), &tokens).unwrap();
@@ -166,19 +145,12 @@ fn a_prefill_that_starts_narrow_enough_moves_no_old_block() {
         world.seq[c as usize][0] = 1;
     }
     // 1 + 24 + 40 pages of a side at 16 bits: there is room, nothing happens.
-    let view = CellView {
-        pos: &world.pos,
-        seq: &world.seq,
-    };
+    let view = CellView { pos: &world.pos, seq: &world.seq };
     let ops = world.policy.plan_ubatch(view, &cells).unwrap();
     assert!(ops.ops.is_empty() && ops.started_narrow == 0 && ops.pages_taken == 80);
     world.policy.rollback();
     // 50 pages of a side: the four new blocks that leave the window give 16 at 8 bits, and no operation runs.
-    let mut tight = World::new(config(
-        2048,
-        vec![side(Width::B2, [0.0, 1.0, 1.5, 1.75]); 2],
-        2 * 50 - 38,
-    ));
+    let mut tight = World::new(config(2048, vec![side(Width::B2, [0.0, 1.0, 1.5, 1.75]); 2], 2 * 50 - 38));
     run(&mut tight, 0, 1 + 384);
     run(&mut tight, 0, 640);
     assert_eq!(tight.policy.stats().shrinks, [0; 3]);
@@ -262,10 +234,7 @@ fn several_ubatches_are_placed_before_the_first_is_planned() {
     let mut world = World::new(config(2048, vec![side(Width::B2, [0.0; 4]); 2], 10));
     run(&mut world, 0, 1800);
     world.seq_rm(0, 0, i32::MAX);
-    world.policy.observe(CellView {
-        pos: &world.pos,
-        seq: &world.seq,
-    });
+    world.policy.observe(CellView { pos: &world.pos, seq: &world.seq });
     let (mut pos, mut seq) = (world.pos.clone(), world.seq.clone());
     let mut all = Vec::new();
     for first in (0..900).step_by(300) {
@@ -307,60 +276,13 @@ fn what_cannot_work_is_refused_by_name() {
         (|c| c.sides.clear(), ConfigError::Zero("sides"), "sides"),
         (|c| c.pools.clear(), ConfigError::Zero("pools"), "pools"),
         (|c| c.n_seq_max = 257, ConfigError::TooManySequences(257), "257"),
-        (
-            |c| c.n_blocks = 15,
-            ConfigError::FewBlocks {
-                n_ctx: 2048,
-                n_blocks: 15,
-            },
-            "16 are needed",
-        ),
-        (
-            |c| c.n_blocks = 1 << 30,
-            ConfigError::TooLarge {
-                what: "n_blocks",
-                n: 1 << 30,
-            },
-            "n_blocks",
-        ),
-        (
-            |c| c.sink = 5000,
-            ConfigError::OnlySinks {
-                sink_blocks: 79,
-                n_blocks: 19,
-            },
-            "sink",
-        ),
-        (
-            |c| c.sides[1].pool = 1,
-            ConfigError::NoSuchPool { side: 1, pool: 1 },
-            "layer entry 0, V",
-        ),
-        (
-            |c| c.sides[0].loss[2] = f64::NAN,
-            ConfigError::BadLoss {
-                side: 0,
-                width: Width::B4,
-            },
-            "4 bits",
-        ),
-        (
-            |c| c.sides[0].loss[3] = 0.5,
-            ConfigError::FallingLoss {
-                side: 0,
-                width: Width::B2,
-            },
-            "2 bits",
-        ),
-        (
-            |c| c.pools[0].n_pages -= 1,
-            ConfigError::SmallPool {
-                pool: 0,
-                have: 37,
-                least: 38,
-            },
-            "38",
-        ),
+        (|c| c.n_blocks = 15, ConfigError::FewBlocks { n_ctx: 2048, n_blocks: 15 }, "16 are needed"),
+        (|c| c.n_blocks = 1 << 30, ConfigError::TooLarge { what: "n_blocks", n: 1 << 30 }, "n_blocks"),
+        (|c| c.sink = 5000, ConfigError::OnlySinks { sink_blocks: 79, n_blocks: 19 }, "sink"),
+        (|c| c.sides[1].pool = 1, ConfigError::NoSuchPool { side: 1, pool: 1 }, "layer entry 0, V"),
+        (|c| c.sides[0].loss[2] = f64::NAN, ConfigError::BadLoss { side: 0, width: Width::B4 }, "4 bits"),
+        (|c| c.sides[0].loss[3] = 0.5, ConfigError::FallingLoss { side: 0, width: Width::B2 }, "2 bits"),
+        (|c| c.pools[0].n_pages -= 1, ConfigError::SmallPool { pool: 0, have: 37, least: 38 }, "38"),
         (|c| c.rule = Rule::Layer, ConfigError::ZeroQuota { side: 0 }, "layer"),
     ];
     for (spoil, error, word) in cases {
@@ -379,32 +301,14 @@ fn a_bad_call_is_an_error_and_changes_nothing() {
     run(&mut world, 0, 200);
     let before = world.tables();
     let n = world.pos.len();
-    let short = CellView {
-        pos: &world.pos[1..],
-        seq: &world.seq,
-    };
-    assert_eq!(
-        world.policy.plan_ubatch(short, &[]).unwrap_err(),
-        PolicyError::View {
-            cells: n - 1,
-            expected: n
-        }
-    );
+    let short = CellView { pos: &world.pos[1..], seq: &world.seq };
+    assert_eq!(world.policy.plan_ubatch(short, &[]).unwrap_err(), PolicyError::View { cells: n - 1, expected: n });
     assert!(world.policy.place(short, &[(0, 0)]).is_none());
-    let view = CellView {
-        pos: &world.pos,
-        seq: &world.seq,
-    };
+    let view = CellView { pos: &world.pos, seq: &world.seq };
     let past = n as u32;
-    assert_eq!(
-        world.policy.plan_ubatch(view, &[past]).unwrap_err(),
-        PolicyError::Cell { cell: past }
-    );
+    assert_eq!(world.policy.plan_ubatch(view, &[past]).unwrap_err(), PolicyError::Cell { cell: past });
     let empty = n as u32 - 1;
-    assert_eq!(
-        world.policy.plan_ubatch(view, &[empty]).unwrap_err(),
-        PolicyError::Cell { cell: empty }
-    );
+    assert_eq!(world.policy.plan_ubatch(view, &[empty]).unwrap_err(), PolicyError::Cell { cell: empty });
     assert!(world.policy.place(view, &[(0, 256)]).is_none());
     world.policy.commit();
     assert_eq!(world.tables(), before);

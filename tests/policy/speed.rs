@@ -23,10 +23,7 @@ fn config() -> Config {
         initial: Initial::Bits(Width::B16),
         rule: Rule::Block,
         sides: (0..72).map(side).collect(),
-        pools: vec![PoolConfig {
-            n_pages: 1,
-            bytes_per_page: 4096 * 8,
-        }],
+        pools: vec![PoolConfig { n_pages: 1, bytes_per_page: 4096 * 8 }],
     };
     config.pools[0].n_pages = config.least_pages()[0] as u32 + 72 * 20;
     config
@@ -49,11 +46,7 @@ fn decoding_at_depth_is_quick() {
         }
         next += tokens.len() as i32;
         let start = Instant::now();
-        let n_ops = policy
-            .plan_ubatch(CellView { pos: &pos, seq: &seq }, &cells)
-            .unwrap()
-            .ops
-            .len();
+        let n_ops = policy.plan_ubatch(CellView { pos: &pos, seq: &seq }, &cells).unwrap().ops.len();
         policy.commit();
         (placed, start.elapsed(), n_ops)
     };

@@ -37,21 +37,9 @@ fn world(trace: &Trace, quota: u32) -> World {
         window: trace.n_window,
         initial: Initial::Bits(Width::B16),
         rule: Rule::Layer,
-        sides: vec![
-            SideConfig {
-                pool: 0,
-                final_width: Width::B2,
-                shrinkable: true,
-                loss: [0.0; 4],
-                quota
-            };
-            2
-        ],
+        sides: vec![SideConfig { pool: 0, final_width: Width::B2, shrinkable: true, loss: [0.0; 4], quota }; 2],
         // The quotas alone decide.
-        pools: vec![PoolConfig {
-            n_pages: 1000,
-            bytes_per_page: 32 * trace.head_dim * trace.n_kv_heads,
-        }],
+        pools: vec![PoolConfig { n_pages: 1000, bytes_per_page: 32 * trace.head_dim * trace.n_kv_heads }],
     })
 }
 
@@ -73,10 +61,7 @@ fn events(trace: &Trace, quota: u32) -> Vec<u32> {
         if world.policy.stats().sides[0].pages > quota {
             let kinds = look::kinds(world.policy.config(), &world.pos, &world.seq, 1);
             let may = |b: &usize| kinds[*b] == Kind::Past;
-            assert!(
-                (0..table.len()).filter(may).all(|b| table[b].width == 2),
-                "over its quota with room to shrink"
-            );
+            assert!((0..table.len()).filter(may).all(|b| table[b].width == 2), "over its quota with room to shrink");
             events.push(n);
             break;
         }
@@ -97,18 +82,12 @@ fn check_demand(world: &World, level: u32, quota: u32) {
             _ => entry.pages.iter().filter(|p| **p >= 0).count(),
         })
         .sum();
-    assert!(
-        pages > quota as usize,
-        "went below {level} bits though {pages} of {quota} pages were enough"
-    );
+    assert!(pages > quota as usize, "went below {level} bits though {pages} of {quota} pages were enough");
 }
 
 #[test]
 fn the_rule_layer_shrinks_no_earlier_than_the_reference() {
-    let text = std::fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/golden/progressive_traces.json"
-    ));
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/progressive_traces.json"));
     let traces: Vec<Trace> = serde_json::from_str(&text.unwrap()).unwrap();
     assert_eq!(traces.len(), 3);
     for trace in &traces {
@@ -128,14 +107,7 @@ fn the_rule_layer_shrinks_no_earlier_than_the_reference() {
 
 #[test]
 fn the_rule_layer_shrinks_when_its_quota_demands_it() {
-    let trace = Trace {
-        budget_mib: 0.0,
-        n_kv_heads: 1,
-        head_dim: 128,
-        n_sink: 1,
-        n_window: 128,
-        events: Vec::new(),
-    };
+    let trace = Trace { budget_mib: 0.0, n_kv_heads: 1, head_dim: 128, n_sink: 1, n_window: 128, events: Vec::new() };
     for quota in [1, 17, 25, 32, 33, 50, 64] {
         // `events` checks every fall against the demand.
         let found = events(&trace, quota);

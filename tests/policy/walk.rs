@@ -44,20 +44,10 @@ pub fn config(rng: &mut Rng) -> Config {
         },
         rule: if rng.chance(20) { Rule::Layer } else { Rule::Block },
         sides,
-        pools: vec![
-            PoolConfig {
-                n_pages: 1,
-                bytes_per_page: 1
-            };
-            n_pools
-        ],
+        pools: vec![PoolConfig { n_pages: 1, bytes_per_page: 1 }; n_pools],
     };
     // Without slack there are just cells enough, and sequences have to share blocks.
-    let slack = if rng.chance(50) {
-        config.sink_blocks() + rng.below(6) as u32
-    } else {
-        0
-    };
+    let slack = if rng.chance(50) { config.sink_blocks() + rng.below(6) as u32 } else { 0 };
     config.n_blocks = (n_ctx.div_ceil(BLOCK as u32) + slack).max(config.sink_blocks() + 1);
     let spare = rng.pick(&[0usize, 0, 1, 20, 200]);
     for (pool, least) in config.least_pages().into_iter().enumerate() {
@@ -113,10 +103,7 @@ fn step(world: &mut World, rng: &mut Rng) {
             world.clear(tell);
         }
         _ => {
-            let view = pmkvq::policy::CellView {
-                pos: &world.pos,
-                seq: &world.seq,
-            };
+            let view = pmkvq::policy::CellView { pos: &world.pos, seq: &world.seq };
             world.policy.observe(view);
         }
     }

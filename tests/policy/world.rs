@@ -41,11 +41,7 @@ impl World {
     pub fn new(config: Config) -> World {
         let n = config.n_blocks as usize * BLOCK;
         World {
-            storage: config
-                .pools
-                .iter()
-                .map(|p| vec![Page::default(); p.n_pages as usize])
-                .collect(),
+            storage: config.pools.iter().map(|p| vec![Page::default(); p.n_pages as usize]).collect(),
             policy: Policy::new(config).unwrap(),
             pos: vec![-1; n],
             seq: vec![[0; 4]; n],
@@ -56,10 +52,7 @@ impl World {
     }
 
     pub fn view(&self) -> CellView<'_> {
-        CellView {
-            pos: &self.pos,
-            seq: &self.seq,
-        }
+        CellView { pos: &self.pos, seq: &self.seq }
     }
 
     pub fn used(&self) -> usize {
@@ -68,11 +61,7 @@ impl World {
 
     /// Position of a sequence's next token.
     pub fn next_pos(&self, s: u32) -> i32 {
-        look::cells_of(&self.pos, &self.seq, s)
-            .iter()
-            .map(|&c| self.pos[c] + 1)
-            .max()
-            .unwrap_or(0)
+        look::cells_of(&self.pos, &self.seq, s).iter().map(|&c| self.pos[c] + 1).max().unwrap_or(0)
     }
 
     /// One ubatch; `None` if it has no place. Every promise about a ubatch is checked here.
@@ -94,21 +83,11 @@ impl World {
         }
         let before = self.tables();
         if end == End::Twice {
-            let view = CellView {
-                pos: &self.pos,
-                seq: &self.seq,
-            };
+            let view = CellView { pos: &self.pos, seq: &self.seq };
             self.policy.plan_ubatch(view, &cells).unwrap();
         }
-        let view = CellView {
-            pos: &self.pos,
-            seq: &self.seq,
-        };
-        let ops = self
-            .policy
-            .plan_ubatch(view, &cells)
-            .expect("what fits at final widths never fails")
-            .clone();
+        let view = CellView { pos: &self.pos, seq: &self.seq };
+        let ops = self.policy.plan_ubatch(view, &cells).expect("what fits at final widths never fails").clone();
         assert_eq!(self.tables(), before, "planning must not change the table");
         if end == End::Rollback {
             self.policy.rollback();
@@ -182,9 +161,7 @@ impl World {
     }
 
     pub fn tables(&self) -> Vec<Vec<BlockEntry>> {
-        (0..self.policy.config().sides.len())
-            .map(|s| self.policy.table(s).to_vec())
-            .collect()
+        (0..self.policy.config().sides.len()).map(|s| self.policy.table(s).to_vec()).collect()
     }
 
     fn check_dirty(&self, before: &[Vec<BlockEntry>], after: &[Vec<BlockEntry>]) {
@@ -193,10 +170,7 @@ impl World {
         for side in 0..before.len() {
             for b in 0..before[side].len() {
                 if before[side][b] != after[side][b] {
-                    assert!(
-                        dirty.contains(&(side as u32, b as u32)),
-                        "change of {side}/{b} is not named"
-                    );
+                    assert!(dirty.contains(&(side as u32, b as u32)), "change of {side}/{b} is not named");
                 }
             }
         }
@@ -214,14 +188,8 @@ impl World {
             assert!(op.src[from / 2..].iter().chain(&op.dst[to / 2..]).all(|p| *p == -1));
             let ratio = from / to;
             for (i, &page) in op.src.iter().enumerate() {
-                assert!(
-                    page == -1 || page == before[side][b].pages[i],
-                    "a source is not the block's page"
-                );
-                assert!(
-                    page == -1 || named.insert((pool, page)),
-                    "two operations name page {page}"
-                );
+                assert!(page == -1 || page == before[side][b].pages[i], "a source is not the block's page");
+                assert!(page == -1 || named.insert((pool, page)), "two operations name page {page}");
             }
             for t in 0..to / 2 {
                 let sources = &op.src[t * ratio..(t + 1) * ratio];
@@ -235,11 +203,7 @@ impl World {
                         -1 => slots.extend([0; SUBTILE * 8].iter().take(SUBTILE * 16 / from)),
                         source => {
                             let page = &mut self.storage[pool][source as usize];
-                            assert_eq!(
-                                (page.owner, page.bits),
-                                (Some((side, b)), from),
-                                "source of another block"
-                            );
+                            assert_eq!((page.owner, page.bits), (Some((side, b)), from), "source of another block");
                             slots.append(&mut page.slots);
                             *page = Page::default();
                         }
@@ -247,11 +211,7 @@ impl World {
                 }
                 if op.dst[t] >= 0 {
                     assert_eq!(after[side][b].pages[t], op.dst[t]);
-                    let page = Page {
-                        owner: Some((side, b)),
-                        bits: to,
-                        slots,
-                    };
+                    let page = Page { owner: Some((side, b)), bits: to, slots };
                     self.storage[pool][op.dst[t] as usize] = page;
                 }
             }
@@ -290,15 +250,8 @@ impl World {
                 if page_of.owner != Some((side, b)) || page_of.bits != bits {
                     // New to the block: it must not be one whose tokens are still wanted there.
                     let kept = owned.get(&(pool, page)) == Some(&(side, b)) && page_of.bits != bits;
-                    assert!(
-                        !kept || before[side][b].width != entry.width,
-                        "page {page} changed its width"
-                    );
-                    *page_of = Page {
-                        owner: Some((side, b)),
-                        bits,
-                        slots: vec![0; SUBTILE * 16 / bits],
-                    };
+                    assert!(!kept || before[side][b].width != entry.width, "page {page} changed its width");
+                    *page_of = Page { owner: Some((side, b)), bits, slots: vec![0; SUBTILE * 16 / bits] };
                 }
                 page_of.slots[c / SUBTILE % (16 / bits) * SUBTILE + c % SUBTILE] = self.last_token;
             }
@@ -357,9 +310,8 @@ impl World {
         let n_blocks = config.n_blocks as usize;
         let masks: Vec<u8> = (0..n_blocks).map(|b| self.subtiles(b, |_| true)).collect();
         let new_set: HashSet<usize> = new.iter().map(|c| *c as usize).collect();
-        let fresh: Vec<bool> = (0..n_blocks)
-            .map(|b| self.subtiles(b, |c| !new_set.contains(&c)) == 0 && masks[b] != 0)
-            .collect();
+        let fresh: Vec<bool> =
+            (0..n_blocks).map(|b| self.subtiles(b, |c| !new_set.contains(&c)) == 0 && masks[b] != 0).collect();
         // Width that a block has before anything is narrowed for this ubatch.
         let wide = |side: usize, b: usize| match fresh[b] {
             true => 16,
@@ -374,24 +326,15 @@ impl World {
             pairs.any(|(s, b)| narrowed(s, b))
         };
         for (pool, of_pool) in config.pools.iter().enumerate() {
-            let sides: Vec<usize> = (0..config.sides.len())
-                .filter(|s| config.sides[*s].pool == pool)
-                .collect();
+            let sides: Vec<usize> = (0..config.sides.len()).filter(|s| config.sides[*s].pool == pool).collect();
             let total = |width: &dyn Fn(usize, usize) -> usize| -> usize {
-                sides
-                    .iter()
-                    .flat_map(|&s| (0..n_blocks).map(move |b| (s, b)))
-                    .map(|(s, b)| pages(b, width(s, b)))
-                    .sum()
+                sides.iter().flat_map(|&s| (0..n_blocks).map(move |b| (s, b))).map(|(s, b)| pages(b, width(s, b))).sum()
             };
             let n_pages = of_pool.n_pages as usize;
             let progressive = config.initial == Initial::Bits(Width::B16) && config.rule == Rule::Block;
             let wanted = total(&wide);
             if progressive && any_narrowed(pool) {
-                assert!(
-                    wanted > n_pages,
-                    "pool {pool}: narrowed although {wanted} of {n_pages} pages are enough"
-                );
+                assert!(wanted > n_pages, "pool {pool}: narrowed although {wanted} of {n_pages} pages are enough");
                 let now = total(&|s, b| after[s][b].width as usize);
                 let undo = sides
                     .iter()
@@ -399,10 +342,7 @@ impl World {
                     .filter(|&(s, b)| narrowed(s, b))
                     .map(|(s, b)| pages(b, wide(s, b)) - pages(b, after[s][b].width as usize))
                     .max();
-                assert!(
-                    now + undo.unwrap() > n_pages,
-                    "pool {pool}: shrank more than was needed"
-                );
+                assert!(now + undo.unwrap() > n_pages, "pool {pool}: shrank more than was needed");
             }
             // Sinks, windows and open blocks stay as they are if the rest at final widths makes room enough.
             let spare = |s: usize, b: usize| match kinds[b] {
@@ -411,11 +351,7 @@ impl World {
             };
             if total(&spare) <= n_pages {
                 for (&s, b) in sides.iter().flat_map(|s| (0..n_blocks).map(move |b| (s, b))) {
-                    assert!(
-                        kinds[b] == Kind::Past || !narrowed(s, b),
-                        "{s}/{b} ({:?}) was narrowed",
-                        kinds[b]
-                    );
+                    assert!(kinds[b] == Kind::Past || !narrowed(s, b), "{s}/{b} ({:?}) was narrowed", kinds[b]);
                 }
             }
             if progressive {
@@ -451,20 +387,13 @@ impl World {
                 paid = paid.max(price);
                 at = to;
             }
-            assert_eq!(
-                at.bits(),
-                after[s][b].width as usize,
-                "{s}/{b} stopped between two corners of its hull"
-            );
+            assert_eq!(at.bits(), after[s][b].width as usize, "{s}/{b} stopped between two corners of its hull");
         }
         for &(s, b) in &pairs {
             let at = Width::from_bits(after[s][b].width as u32).unwrap();
             if let Some((price, to)) = look::price(config, s, at) {
                 let gain = pages_of(masks[b], at.bits()) > pages_of(masks[b], to.bits());
-                assert!(
-                    !gain || price >= paid,
-                    "{s}/{b} would have cost {price}, paid was {paid}"
-                );
+                assert!(!gain || price >= paid, "{s}/{b} would have cost {price}, paid was {paid}");
             }
         }
     }
@@ -472,11 +401,7 @@ impl World {
     /// Static plans: of the blocks of this ubatch's sequences, what may be narrowed is.
     fn check_caps(&self, new: &[u32], kinds: &[Kind], after: &[Vec<BlockEntry>]) {
         let config = self.policy.config();
-        for b in new
-            .iter()
-            .map(|c| *c as usize / BLOCK)
-            .filter(|b| kinds[*b] == Kind::Past)
-        {
+        for b in new.iter().map(|c| *c as usize / BLOCK).filter(|b| kinds[*b] == Kind::Past) {
             for (s, side) in config.sides.iter().enumerate() {
                 let cap = match config.initial {
                     Initial::Bits(w) => w.max(side.floor()),
@@ -484,28 +409,23 @@ impl World {
                 };
                 // A window may reach into blocks narrowed before; then the block is found at the next ubatch or so.
                 let late = after[s][b].width as usize > cap.bits();
-                assert!(
-                    !late || self.reaches_back(b, after),
-                    "{s}/{b} is past its window and above its cap"
-                );
+                assert!(!late || self.reaches_back(b, after), "{s}/{b} is past its window and above its cap");
             }
         }
     }
 
     /// Whether one of a block's sequences has newer cells in blocks that are narrow already.
     fn reaches_back(&self, b: usize, after: &[Vec<BlockEntry>]) -> bool {
-        (0..self.pos.len())
-            .filter(|c| self.pos[*c] >= 0 && c / BLOCK != b)
-            .any(|c| {
-                let newer = (b * BLOCK..(b + 1) * BLOCK).any(|d| {
-                    let shared = self.seq[c].iter().zip(&self.seq[d]).any(|(x, y)| x & y != 0);
-                    self.pos[d] >= 0 && self.pos[c] >= self.pos[d] && shared
-                });
-                newer
-                    && after
-                        .iter()
-                        .any(|t| t[c / BLOCK].width < 16 || c / BLOCK < self.policy.config().sink_blocks() as usize)
-            })
+        (0..self.pos.len()).filter(|c| self.pos[*c] >= 0 && c / BLOCK != b).any(|c| {
+            let newer = (b * BLOCK..(b + 1) * BLOCK).any(|d| {
+                let shared = self.seq[c].iter().zip(&self.seq[d]).any(|(x, y)| x & y != 0);
+                self.pos[d] >= 0 && self.pos[c] >= self.pos[d] && shared
+            });
+            newer
+                && after
+                    .iter()
+                    .any(|t| t[c / BLOCK].width < 16 || c / BLOCK < self.policy.config().sink_blocks() as usize)
+        })
     }
 
     fn subtiles(&self, b: usize, wanted: impl Fn(usize) -> bool) -> u8 {
@@ -517,7 +437,5 @@ impl World {
 
 fn pages_of(mask: u8, bits: usize) -> usize {
     let per_page = 16usize.checked_div(bits).unwrap_or(0);
-    (0..bits / 2)
-        .filter(|p| (0..per_page).any(|i| mask >> (p * per_page + i) & 1 == 1))
-        .count()
+    (0..bits / 2).filter(|p| (0..per_page).any(|i| mask >> (p * per_page + i) & 1 == 1)).count()
 }

@@ -1,0 +1,171 @@
+//! The shipped model, plans made by the tool as a user makes them, and distances between distributions.
+
+use pmkvq::eval::log_softmax;
+use pmkvq::ffi::{Cache, Context, ContextSizes, Model, PlainType};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Once;
+
+/// splitmix64.
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
+    }
+}
+
+/// Runs `test` with `n` seeds, or with the one in `PMKVQ_SEED`.
+pub fn seeds(first: u64, n: u64, mut test: impl FnMut(u64, &mut Rng)) {
+    let given = std::env::var("PMKVQ_SEED").ok().and_then(|s| s.parse().ok());
+    let range = given.map_or(first..first + n, |s: u64| s..s + 1);
+    for seed in range {
+        println!("seed {seed}");
+        test(seed, &mut Rng::new(seed));
+    }
+}
+
+pub fn model_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("model/pmkvq-tiny.gguf")
+}
+
+/// The shipped model. Every pool that is made from here on holds 0xFF bytes at first.
+pub fn shipped() -> Model {
+    poison();
+    Model::load(&model_path()).unwrap()
+}
+
+/// Fills pools with 0xFF bytes before they are used.
+pub fn poison() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| std::env::set_var("PMKVQ_POISON", "1"));
+}
+
+/// Tokens of the held-out text, from byte `from` on.
+pub fn text(model: &Model, from: usize, n: usize) -> Vec<i32> {
+    let all = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("model/heldout.txt")).unwrap();
+    model.tokenize(&all[from..from + n]).unwrap()
+}
+
+/// A file that goes with its owner.
+pub struct Temporary(pub PathBuf);
+
+impl Temporary {
+    pub fn new(extension: &str) -> Temporary {
+        static N: AtomicU32 = AtomicU32::new(0);
+        let name = format!("pmkvq-test-{}-{}.{extension}", std::process::id(), N.fetch_add(1, Ordering::Relaxed));
+        Temporary(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // it may never have been made
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A plan by `pmkvq plan`, for a model and a context.
+pub fn plan(model: &Path, n_ctx: u32, args: &[&str]) -> Temporary {
+    let file = Temporary::new("json");
+    let output = Command::new(env!("CARGO_BIN_EXE_pmkvq"))
+        .args(["plan", "--ctx", &n_ctx.to_string(), "--model"])
+        .arg(model)
+        .args(args)
+        .arg("-o")
+        .arg(&file.0)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "pmkvq plan {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    file
+}
+
+/// The least budget of a uniform plan: what `pmkvq plan` names when it refuses a smaller one.
+pub fn least_budget(model: &Path, n_ctx: u32, args: &[&str]) -> u64 {
+    let output = Command::new(env!("CARGO_BIN_EXE_pmkvq"))
+        .args(["plan", "--ctx", &n_ctx.to_string(), "--budget", "1", "--model"])
+        .arg(model)
+        .args(args)
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    let after = message.split("widths, ").nth(1).unwrap_or_else(|| panic!("no least budget in: {message}"));
+    let bytes = after.split('(').nth(1).and_then(|s| s.split(' ').next()).unwrap();
+    bytes.parse().unwrap()
+}
+
+pub fn context<'m>(model: &'m Model, cache: &Cache, sizes: &ContextSizes) -> Context<'m> {
+    Context::new(model, cache, sizes).unwrap()
+}
+
+pub fn sizes(n_ctx: u32, n_seq_max: u32, n_ubatch: u32) -> ContextSizes {
+    ContextSizes { n_ctx, n_batch: 512, n_ubatch, n_seq_max, threads: 1 }
+}
+
+pub fn oracle<'m>(model: &'m Model, sizes: &ContextSizes) -> Context<'m> {
+    context(model, &Cache::Plain(PlainType::F32), sizes)
+}
+
+/// Log probabilities of the last batch, `[token][vocabulary]`.
+pub fn log_probs(ctx: &Context, n: usize) -> Vec<f32> {
+    let mut out = Vec::new();
+    for i in 0..n {
+        log_softmax(ctx.logits(i), &mut out);
+    }
+    assert!(out.iter().all(|x| !x.is_nan()), "a logit is NaN");
+    out
+}
+
+/// KL divergence of each row of `q` from that of `p`, nats; both are log probabilities of `n_vocab` values.
+pub fn divergences(p: &[f32], q: &[f32], n_vocab: usize) -> Vec<f64> {
+    assert_eq!(p.len(), q.len());
+    let row =
+        |(p, q): (&[f32], &[f32])| p.iter().zip(q).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q)).sum::<f64>();
+    p.chunks_exact(n_vocab).zip(q.chunks_exact(n_vocab)).map(row).collect()
+}
+
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+pub fn top(row: &[f32]) -> usize {
+    row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i)
+}
+
+/// Shrinks and narrow starts that a context reports.
+pub fn shrinks(ctx: &Context) -> [u64; 4] {
+    let held = ctx.describe().unwrap();
+    ["16-8", "8-4", "4-2", "started_narrow"].map(|name| held["shrinks"][name].as_u64().unwrap())
+}
+
+/// Tokens of all layers and sides by width, 16, 8, 4, 2 bits.
+pub fn tokens_by_width(ctx: &Context) -> [u64; 4] {
+    let held = ctx.describe().unwrap();
+    let mut sum = [0; 4];
+    for layer in held["layers"].as_array().unwrap() {
+        for side in ["k", "v"] {
+            for (sum, w) in sum.iter_mut().zip(["16", "8", "4", "2"]) {
+                *sum += layer[side]["tokens"][w].as_u64().unwrap();
+            }
+        }
+    }
+    sum
+}

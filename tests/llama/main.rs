@@ -1,0 +1,13 @@
+//! The cache inside llama.cpp, on the shipped model and on models of every architecture that upstream's tests can make.
+//! All pools are filled with 0xFF bytes before every context. Seeds are printed; `PMKVQ_SEED=n` runs that seed alone.
+#![cfg(feature = "llama")]
+
+mod aborted;
+mod architectures;
+mod common;
+mod emptied;
+mod equality;
+mod gguf;
+mod reuse;
+mod shapes;
+mod walk;

@@ -1,0 +1,9 @@
+//! The patched programs as their users run them: flags, environment, bad input, and the server.
+#![cfg(feature = "llama")]
+
+mod bad_input;
+mod bench;
+mod common;
+mod flags;
+mod generate;
+mod server;

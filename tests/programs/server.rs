@@ -1,0 +1,166 @@
+//! `llama-server` with a plan: several slots on one cache, prefix reuse, and what it can't do yet said instead of done wrong.
+
+use super::common::*;
+use serde_json::{json, Value};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+struct Server {
+    child: Child,
+    port: u16,
+    log: Temporary,
+}
+
+impl Server {
+    fn start(args: &[&str]) -> Server {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let log = Temporary::new("log");
+        let child = command("llama-server")
+            .arg("-m")
+            .arg(model())
+            .args(["--host", "127.0.0.1", "--port", &port.to_string(), "-t", "1", "--no-webui", "--no-warmup", "-v"])
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log.0).unwrap())
+            .spawn()
+            .unwrap();
+        let mut server = Server { child, port, log };
+        let started = Instant::now();
+        while server.get("/health").0 != 200 {
+            if let Some(status) = server.child.try_wait().unwrap() {
+                panic!("llama-server {args:?} ended with {status}: {}", server.log());
+            }
+            assert!(started.elapsed() < Duration::from_secs(120), "llama-server did not start: {}", server.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        server
+    }
+
+    fn log(&self) -> String {
+        text(&std::fs::read(&self.log.0).unwrap())
+    }
+
+    /// Status and body; status 0 if nobody answers.
+    fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return (0, String::new()) };
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        let mut answer = Vec::new();
+        if stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut answer)).is_err() {
+            return (0, String::new());
+        }
+        let answer = text(&answer);
+        let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |p| p.1);
+        (status, body.to_string())
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        self.request("GET", path, "")
+    }
+
+    fn complete(&self, prompt: &str, n: u32, slot: i32) -> Value {
+        let body = json!({ "prompt": prompt, "n_predict": n, "temperature": 0, "id_slot": slot, "cache_prompt": true });
+        let (status, answer) = self.request("POST", "/completion", &body.to_string());
+        assert_eq!(status, 200, "{answer}\n{}", self.log());
+        serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{e}: {answer}"))
+    }
+
+    fn alive(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_none(), "the server died: {}", self.log());
+        assert_eq!(self.get("/health").0, 200);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // it may have ended by itself
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn heldout(from: usize, n: usize) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/model/heldout.txt");
+    std::fs::read_to_string(path).unwrap()[from..from + n].to_string()
+}
+
+#[test]
+fn slots_share_a_cache_and_prefixes_are_used_again() {
+    let plan = plan(4096, &["--uniform", "4", "--parallel", "4"]);
+    let mut server = Server::start(&["-c", "4096", "-np", "4", "--pmkvq-plan", plan.text()]);
+    let prompt = |(i, key): (usize, &str)| format!("@{key}=47{i}1\n{}\n?{key}=", heldout(3000 * i, 600));
+    let prompts: Vec<String> = ["WXYA", "WXYB", "WXYC", "WXYD"].into_iter().enumerate().map(prompt).collect();
+    // one after the other, then all at once on other slots: the answers are the same
+    let alone: Vec<Value> = prompts.iter().enumerate().map(|(i, p)| server.complete(p, 12, i as i32)).collect();
+    for (slot, (prompt, first)) in prompts.iter().zip(&alone).enumerate() {
+        let again = server.complete(prompt, 12, slot as i32);
+        let reused = again["timings"]["prompt_n"].as_u64().unwrap();
+        assert!(reused <= 4, "slot {slot} read {reused} tokens of a prompt that it held");
+        assert_eq!(again["content"], first["content"], "slot {slot}");
+    }
+    std::thread::scope(|s| {
+        for (i, (prompt, first)) in prompts.iter().zip(&alone).enumerate() {
+            let server = &server;
+            s.spawn(move || {
+                let other = server.complete(prompt, 12, (i as i32 + 1) % 4);
+                assert_eq!(other["content"], first["content"], "prompt {i} on another slot");
+            });
+        }
+    });
+    for (i, answer) in alone.iter().enumerate() {
+        let text = answer["content"].as_str().unwrap();
+        assert!(text.starts_with(&format!("47{i}1")), "prompt {i} was answered with {text:?}");
+    }
+    server.alive();
+}
+
+/// Saving states is refused for now; the server's own prompt caches, which would save empty ones and clear slots, are off.
+#[test]
+fn what_saves_states_is_off_or_refused() {
+    let plan = plan(1024, &["--uniform", "4", "--parallel", "2"]);
+    let mut server = Server::start(&[
+        "-c",
+        "1024",
+        "-np",
+        "2",
+        "--pmkvq-plan",
+        plan.text(),
+        "--cache-ram",
+        "100",
+        "--cache-idle-slots",
+    ]);
+    let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", heldout(100, 300));
+    let first = server.complete(&prompt, 5, 0);
+    server.complete(&heldout(5000, 300), 5, 1);
+    server.complete(&heldout(9000, 300), 5, 1);
+    let again = server.complete(&prompt, 5, 0);
+    assert_eq!(again["content"], first["content"]);
+    assert!(again["timings"]["prompt_n"].as_u64().unwrap() <= 4, "slot 0 was cleared: {again}");
+    for action in ["save", "restore"] {
+        let (status, answer) = server.request("POST", &format!("/slots/0?action={action}"), "{\"filename\":\"x.bin\"}");
+        assert!((400..600).contains(&status), "{action}: {status} {answer}");
+    }
+    server.alive();
+}
+
+#[test]
+fn a_context_that_overflows_is_an_answer_not_a_crash() {
+    let plan = plan(512, &["--uniform", "2"]);
+    let mut server = Server::start(&["-c", "512", "-np", "1", "--pmkvq-plan", plan.text()]);
+    // generation runs into the end of the context
+    let answer = server.complete(&heldout(0, 400), 1000, 0);
+    assert_eq!(answer["stop_type"], "limit", "{answer}");
+    // a prompt that can't fit
+    let body = json!({ "prompt": heldout(0, 3000), "n_predict": 4, "temperature": 0 });
+    let (status, answer) = server.request("POST", "/completion", &body.to_string());
+    assert!((400..500).contains(&status), "{status} {answer}");
+    // what fits still works
+    assert!(server.complete("@ABCD=12\n?ABCD=", 3, 0)["content"].as_str().unwrap().starts_with("12"));
+    server.alive();
+}
