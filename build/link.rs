@@ -26,7 +26,9 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
         .cpp(true)
         .std("c++17")
         .file(config.root.join("src/entry/entry.cpp"))
-        .include(tree.join("src"))
+        .include(tree.join("common"))
+        .include(tree.join("include"))
+        .include(tree.join("ggml/include"))
         .warnings(false)
         .compile("pmkvq_entry");
     println!("cargo:rerun-if-changed=src/entry/entry.cpp");

@@ -58,3 +58,26 @@ fn batched_bench_runs_with_a_plan() {
     assert!(output.status.success(), "{said}");
     assert!(said.contains("|   128 |     16 |    4 |"), "{said}");
 }
+
+/// Types of the cache are for runs without a plan; a plan runs once.
+#[test]
+fn plans_beside_cache_types() {
+    let plan = plan(1024, &["--uniform", "4"]);
+    let list = format!("none,{}", plan.text());
+    let output = command("llama-bench")
+        .arg("-m")
+        .arg(model())
+        .args(["-p", "16", "-n", "0", "-r", "1", "-t", "1", "-fa", "1", "-ctk", "f16,q8_0", "-ctv", "f16", "-o", "json"])
+        .args(["--pmkvq-plan", &list])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let json: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+    let rows: Vec<(&str, &str)> = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| (r["pmkvq_plan"].as_str().unwrap(), r["type_k"].as_str().unwrap()))
+        .collect();
+    assert_eq!(rows, [("none", "f16"), (plan.text(), "f16"), ("none", "q8_0")]);
+}
