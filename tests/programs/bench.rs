@@ -67,7 +67,9 @@ fn plans_beside_cache_types() {
     let output = command("llama-bench")
         .arg("-m")
         .arg(model())
-        .args(["-p", "16", "-n", "0", "-r", "1", "-t", "1", "-fa", "1", "-ctk", "f16,q8_0", "-ctv", "f16", "-o", "json"])
+        .args([
+            "-p", "16", "-n", "0", "-r", "1", "-t", "1", "-fa", "1", "-ctk", "f16,q8_0", "-ctv", "f16", "-o", "json",
+        ])
         .args(["--pmkvq-plan", &list])
         .output()
         .unwrap();
