@@ -115,7 +115,7 @@ pub const fn page_bytes(head_dim: usize) -> usize {
 /// Values that share a (min, max) pair: the largest multiple of 16 up to `max_group` that divides `head_dim`;
 /// `None` where there is none, and the layer stays at 16 bits.
 pub fn group_size(head_dim: usize, max_group: usize) -> Option<usize> {
-    (1..=max_group.min(MAX_GROUP) / 16).rev().map(|n| n * 16).find(|g| head_dim > 0 && head_dim % g == 0)
+    (1..=max_group.min(MAX_GROUP) / 16).rev().map(|n| n * 16).find(|g| head_dim > 0 && head_dim.is_multiple_of(*g))
 }
 
 /// K or V.

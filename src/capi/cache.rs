@@ -106,6 +106,16 @@ pub unsafe fn model_shape(model: &ModelDesc) -> Result<ModelShape, String> {
     shape_of(model)
 }
 
+unsafe fn get<'a>(cache: *const CacheHandle) -> &'a Cache {
+    let handle = &*cache;
+    &handle.0
+}
+
+unsafe fn get_mut<'a>(cache: *mut CacheHandle) -> &'a mut Cache {
+    let handle = &mut *cache;
+    &mut handle.0
+}
+
 unsafe fn view<'a>(cells: *const CellsC) -> CellView<'a> {
     let cells = &*cells;
     CellView {
@@ -153,7 +163,7 @@ pub unsafe extern "C" fn cache_desc(cache: *const CacheHandle, desc: *mut CacheD
 /// # Safety
 /// As for [`cache_desc`].
 pub unsafe extern "C" fn cache_pool(cache: *const CacheHandle, pool: u32, desc: *mut PoolDesc) -> c_int {
-    let cache = &(*cache).0;
+    let cache = get(cache);
     let (Some(pool), Some(&n_pages)) = (cache.layout.pools.get(pool as usize), cache.pool_pages.get(pool as usize))
     else {
         return FAILED;
@@ -165,7 +175,7 @@ pub unsafe extern "C" fn cache_pool(cache: *const CacheHandle, pool: u32, desc: 
 /// # Safety
 /// As for [`cache_desc`].
 pub unsafe extern "C" fn cache_side(cache: *const CacheHandle, side: u32, desc: *mut SideDesc) -> c_int {
-    match (&(*cache).0).sides.get(side as usize) {
+    match get(cache).sides.get(side as usize) {
         Some(&side) => {
             *desc = side;
             0
@@ -177,7 +187,7 @@ pub unsafe extern "C" fn cache_side(cache: *const CacheHandle, side: u32, desc: 
 /// # Safety
 /// `cache` comes from [`cache_new`]; `cells` describes valid arrays.
 pub unsafe extern "C" fn observe(cache: *mut CacheHandle, cells: *const CellsC) {
-    guard((), || (&mut (*cache).0).policy.observe(view(cells)));
+    guard((), || get_mut(cache).policy.observe(view(cells)));
 }
 
 /// # Safety
@@ -195,7 +205,7 @@ pub unsafe extern "C" fn place(
         let pos = std::slice::from_raw_parts(pos, n);
         let seq = std::slice::from_raw_parts(seq, n);
         let tokens: Vec<(i32, u32)> = pos.iter().zip(seq).map(|(&p, &s)| (p, s as u32)).collect();
-        match (&(*cache).0).policy.place(view(cells), &tokens) {
+        match get(cache).policy.place(view(cells), &tokens) {
             Some(found) if found.len() == n => {
                 std::slice::from_raw_parts_mut(out, n).copy_from_slice(&found);
                 0
@@ -219,7 +229,7 @@ pub unsafe extern "C" fn plan_ubatch(
 ) -> c_int {
     report(err, n_err, || {
         let new_cells = std::slice::from_raw_parts(new_cells, n_tokens as usize);
-        let planned = (&mut (*cache).0).policy.plan_ubatch(view(cells), new_cells).map_err(|e| e.to_string())?;
+        let planned = get_mut(cache).policy.plan_ubatch(view(cells), new_cells).map_err(|e| e.to_string())?;
         *ops = planned.ops.as_ptr();
         *n_ops = planned.ops.len() as u32;
         Ok(())
@@ -229,7 +239,7 @@ pub unsafe extern "C" fn plan_ubatch(
 /// # Safety
 /// `cache` comes from [`cache_new`].
 pub unsafe extern "C" fn commit(cache: *mut CacheHandle) {
-    guard((), || (&mut (*cache).0).policy.commit());
+    guard((), || get_mut(cache).policy.commit());
 }
 
 /// # Safety
@@ -237,21 +247,21 @@ pub unsafe extern "C" fn commit(cache: *mut CacheHandle) {
 pub unsafe extern "C" fn commit_partly(cache: *mut CacheHandle, done: *const u8, n_ops: u32) {
     guard((), || {
         let done: Vec<bool> = (0..n_ops as usize).map(|i| *done.add(i) != 0).collect();
-        (&mut (*cache).0).policy.commit_partly(&done);
+        get_mut(cache).policy.commit_partly(&done);
     });
 }
 
 /// # Safety
 /// `cache` comes from [`cache_new`].
 pub unsafe extern "C" fn rollback(cache: *mut CacheHandle) {
-    guard((), || (&mut (*cache).0).policy.rollback());
+    guard((), || get_mut(cache).policy.rollback());
 }
 
 /// # Safety
 /// `cache` comes from [`cache_new`].
 pub unsafe extern "C" fn reset(cache: *mut CacheHandle) {
     guard((), || {
-        let cache = &mut (*cache).0;
+        let cache = get_mut(cache);
         cache.policy.reset();
         cache.stale = true;
     });
@@ -261,7 +271,7 @@ pub unsafe extern "C" fn reset(cache: *mut CacheHandle) {
 /// `cache` comes from [`cache_new`]; `meta` is writable for the `meta_bytes` of its description, and no kernel reads it.
 pub unsafe extern "C" fn sync_table(cache: *mut CacheHandle, meta: *mut u8) {
     guard((), || {
-        let cache = &mut (*cache).0;
+        let cache = get_mut(cache);
         if std::mem::take(&mut cache.stale) {
             for side in 0..cache.sides.len() {
                 for block in 0..cache.layout.n_blocks as usize {

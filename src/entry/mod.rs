@@ -10,11 +10,12 @@ macro_rules! llama_program {
             fn $entry(argc: std::ffi::c_int, argv: *mut *mut std::ffi::c_char) -> std::ffi::c_int;
         }
 
+        /// # Safety
+        /// Called by the C runtime, with the arguments of the program.
         #[no_mangle]
-        pub extern "C" fn main(argc: std::ffi::c_int, argv: *mut *mut std::ffi::c_char) -> std::ffi::c_int {
+        pub unsafe extern "C" fn main(argc: std::ffi::c_int, argv: *mut *mut std::ffi::c_char) -> std::ffi::c_int {
             $crate::capi::register();
-            // SAFETY: these are the arguments of main
-            unsafe { $entry(argc, argv) }
+            $entry(argc, argv)
         }
     };
 }

@@ -203,7 +203,7 @@ impl<'a> RowsF32<'a> {
 
     /// Contiguous `[n_token][n_head][len]`.
     pub fn from_slice(values: &'a [f32], len: usize, n_head: usize) -> Result<Self, KernelError> {
-        if len * n_head == 0 || values.len() % (len * n_head) != 0 {
+        if len * n_head == 0 || !values.len().is_multiple_of(len * n_head) {
             return Err(KernelError::Shape("the values are not a whole number of tokens"));
         }
         // SAFETY: the rows tile the slice

@@ -41,13 +41,7 @@ pub fn range(values: &[f32]) -> (f32, f32) {
 
 /// Infinities become the largest f16; NaN stays.
 pub fn saturate(x: f32) -> f32 {
-    if x > F16_MAX {
-        F16_MAX
-    } else if x < -F16_MAX {
-        -F16_MAX
-    } else {
-        x
-    }
+    x.clamp(-F16_MAX, F16_MAX)
 }
 
 /// The 8-bit code of a value in a group: `clamp(round((x - min) / ((max - min) / 255)), 0, 255)`, every operation correctly

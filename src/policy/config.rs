@@ -197,7 +197,7 @@ pub enum ConfigError {
 
 /// "layer entry 3, V": sides are numbered `2 * layer + side`.
 fn side_name(side: usize) -> String {
-    format!("layer entry {}, {}", side / 2, if side % 2 == 0 { "K" } else { "V" })
+    format!("layer entry {}, {}", side / 2, if side.is_multiple_of(2) { "K" } else { "V" })
 }
 
 impl fmt::Display for ConfigError {

@@ -123,7 +123,7 @@ impl Cache {
         let n_pages = n_blocks * 8 + 3;
         let mut free: Vec<i32> = (0..n_pages as i32).collect();
         rng.shuffle(&mut free);
-        let n_groups = if group == 0 { 0 } else { d / group };
+        let n_groups = d.checked_div(group).unwrap_or(0);
         Cache {
             side,
             d,
