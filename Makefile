@@ -1,6 +1,6 @@
 # Everything is fetched and built by these targets; nothing has to be installed first but Rust, a C++ compiler, Python 3, make.
 
-.PHONY: demo test build series-import series-export series-check upstream-test lint bindings-check clean
+.PHONY: demo test bench build series-import series-export series-check upstream-test lint bindings-check clean
 
 build:
 	cargo build --release
@@ -36,6 +36,10 @@ bindings-check: build
 lint:
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
+
+# the speed of all caches side by side (docs/speed.md)
+bench: build
+	python3 scripts/bench.py
 
 clean:
 	rm -rf target .cache
