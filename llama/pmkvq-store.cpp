@@ -110,6 +110,9 @@ std::shared_ptr<pmkvq_store> pmkvq_store::create(
         return nullptr;
     }
 
+    if (kv_size == 0) {
+        throw std::runtime_error("pmkvq: a context of no tokens");
+    }
     if (shared) {
         throw std::runtime_error("pmkvq: a plan can't be used by a context that reads another context's KV cache: remove '--pmkvq-plan'");
     }
@@ -280,6 +283,17 @@ void pmkvq_store::log_sizes(bool no_alloc) const {
     LLAMA_LOG_INFO("%s: size = %7.2f MiB (%6u cells, %3zu layers): pages %7.2f MiB, tables and parameters %7.2f MiB, attention scratch %7.2f MiB; f16 would need %7.2f MiB%s\n", __func__,
             (size_pool() + size_meta() + scratch_bytes)/mib, n_cell, layers.size(),
             size_pool()/mib, size_meta()/mib, scratch_bytes/mib, f16/mib, no_alloc ? " (not allocated)" : "");
+
+    // whole blocks are narrowed: the one that the window begins in waits for its newest token
+    LLAMA_LOG_INFO("%s: of each sequence, the first %u and the latest %u to %u tokens stay at 16 bits\n", __func__,
+            desc.sink, desc.window, desc.window + PMKVQ_BLOCK - 1);
+
+    for (const auto & l : layers) {
+        if (l.head_dim_k % 16 != 0 || l.head_dim_v % 16 != 0) {
+            LLAMA_LOG_WARN("%s: layer %u: no group of values divides the head dimension (K: %u, V: %u), it stays at 16 bits\n", __func__,
+                    l.il, l.head_dim_k, l.head_dim_v);
+        }
+    }
 }
 
 static pmkvq_cells pmkvq_view(const llama_kv_cells & cells) {

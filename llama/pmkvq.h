@@ -87,6 +87,8 @@ typedef struct pmkvq_cache_desc {
     uint32_t n_sides;     // 2 * layers
     uint64_t meta_bytes;  // all tables and parameters
     uint64_t table_bytes; // of one side: its parameters start here
+    uint32_t sink;        // first and latest tokens of a sequence that stay at 16 bits
+    uint32_t window;
 } pmkvq_cache_desc;
 
 // store the K or V of a ubatch: rows of head_dim floats, one per KV head and token

@@ -3,10 +3,9 @@ simulated static cache of 8, 4 or 2 bits.
 
   python3 model/train/evaluate.py --gguf-py <llama.cpp>/gguf-py [--bits 16,8,4,2] [--documents 8]
 
-The simulation quantizes K (after the rotation) and V of every token in groups of 128 (= one head) to evenly spaced
-levels between the group's minimum and maximum, both kept as 16-bit floats. A query sees the exact values of token 0
-and of the last 128 tokens, and the quantized values of all older ones. Accuracy is teacher-forced: an answer counts
-when the greedy choice at each of its bytes is that byte.
+The simulation quantizes K (after the rotation) and V of every token in groups of 128 (= one head), with the codes that
+the cache has. A query sees the 16-bit values of token 0 and of the last 128 tokens, and the quantized values of all
+older ones. Accuracy is teacher-forced: an answer counts when the greedy choice at each of its bytes is that byte.
 """
 import argparse
 import json
@@ -20,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import torch
 import torch.nn.functional as F
 
-from model import Config, Llama, rope_tables
+from model import Config, Llama, keep_memory, rope_tables
 
 MODEL = Path(__file__).resolve().parent.parent
 WINDOW = 128
@@ -62,22 +61,28 @@ def load_gguf(path, gguf_py):
 
 
 def quantized(x, bits):
-    """x [.., 128] -> the values a cache of that many bits gives back."""
-    lo = x.amin(-1, keepdim=True)
-    scale = ((x.amax(-1, keepdim=True) - lo) / (2 ** bits - 1)).half().float()
-    lo = lo.half().float()
-    q = ((x - lo) / scale.clamp_min(1e-8)).round().clamp(0, 2 ** bits - 1)
-    return q * scale + lo
+    """x [.., 128] -> the values that a cache of that many bits gives back (src/kernels/codes.rs): 16-bit floats, or
+    codes between the group's minimum and maximum, rounded half to even; narrower codes are made from the 8-bit ones."""
+    x = x.half().float()
+    if bits == 16:
+        return x
+    low, high = x.aminmax(dim=-1, keepdim=True)
+    code = ((x - low) / ((high - low) / 255).clamp_min(1e-12)).round().clamp(0, 255)
+    if bits <= 4:
+        code = (code / 17).round()
+    if bits == 2:
+        code = (code / 5).round()
+    return low + code * ((high - low) / (2 ** bits - 1))
 
 
-def attention(q, k, v, bits, block=128):
+def attention(q, k, v, bits_k, bits_v, block=128):
     """Causal attention, [1, heads, T, 128], where old tokens are seen through the quantized cache."""
     r = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(r, 1), v.repeat_interleave(r, 1)
-    if bits == 16:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    kq, vq = quantized(k, bits), quantized(v, bits)
+    k, v, kq, vq = k.half().float(), v.half().float(), quantized(k, bits_k), quantized(v, bits_v)
     kq[:, :, 0], vq[:, :, 0] = k[:, :, 0], v[:, :, 0]
+    k, v, kq, vq = (x.repeat_interleave(r, 1) for x in (k, v, kq, vq))
+    if bits_k == bits_v == 16:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     out, scale, n = torch.empty_like(q), q.shape[-1] ** -0.5, q.shape[2]
     for t0 in range(0, n, block):
         end = min(n, t0 + block)
@@ -97,12 +102,14 @@ def attention(q, k, v, bits, block=128):
 
 @torch.no_grad()
 def logits(model, tokens, bits):
-    """Logits [T, 256] for tokens [T], through a cache of that many bits."""
+    """Logits [T, 256] for tokens [T]; `bits` is one number, or a (K, V) pair per layer."""
+    if isinstance(bits, int):
+        bits = [(bits, bits)] * model.cfg.n_layer
     cos, sin = rope_tables(model.cfg, torch.arange(len(tokens))[None])
     x = model.embed(tokens)[None]
-    for b in model.blocks:
+    for b, (bits_k, bits_v) in zip(model.blocks, bits):
         q, k, v = b.qkv(x, cos, sin)
-        x = b.finish(x, attention(q, k, v, bits))
+        x = b.finish(x, attention(q, k, v, bits_k, bits_v))
     return model.head(F.rms_norm(x, (model.cfg.n_embd,), model.norm, model.cfg.norm_eps))[0]
 
 
@@ -118,7 +125,7 @@ def main():
     ap.add_argument("--documents", type=int, default=8)
     ap.add_argument("--text-window", type=int, default=4096, help="window for the loss on the held-out text; 0: skip")
     a = ap.parse_args()
-    torch.set_num_threads(2)
+    keep_memory()
     model = load_gguf(a.model, a.gguf_py)
     docs = [json.loads(line) for line in (MODEL / "questions.jsonl").open()][:a.documents]
     held = as_tokens((MODEL / "heldout.txt").read_text())

@@ -27,18 +27,14 @@ def interleave(w, heads):
     return w.reshape(heads, 2, rows // heads // 2, cols).swapaxes(1, 2).reshape(rows, cols)
 
 
-def main():
-    ap = argparse.ArgumentParser()
-    ap.add_argument("--gguf-py", type=Path, required=True, help="folder gguf-py of the pinned llama.cpp tree")
-    ap.add_argument("--checkpoint", type=Path, required=True)
-    ap.add_argument("--out", type=Path, required=True)
-    a = ap.parse_args()
-    sys.path.insert(0, str(a.gguf_py))
+def write(checkpoint, out, gguf_py):
+    """Write a checkpoint of train.py, already loaded, to the file `out`."""
+    if str(gguf_py) not in sys.path:
+        sys.path.insert(0, str(gguf_py))
     import gguf
 
-    ck = torch.load(a.checkpoint, map_location="cpu")
-    c, m = ck["config"], {k: v.float().numpy() for k, v in ck["model"].items()}
-    tmp = a.out.with_suffix(".tmp")
+    c, m = checkpoint["config"], {k: v.float().numpy() for k, v in checkpoint["model"].items()}
+    tmp = out.with_suffix(".tmp")
     w = gguf.GGUFWriter(str(tmp), "llama")
     w.add_name("pmkvq-tiny")
     w.add_description("Tiny byte-level Llama trained from scratch to measure KV caches: it looks up values far back.")
@@ -90,8 +86,18 @@ def main():
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
-    tmp.replace(a.out)
-    print(f"{a.out}: {a.out.stat().st_size} bytes, step {ck['step']}")
+    tmp.replace(out)
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--gguf-py", type=Path, required=True, help="folder gguf-py of the pinned llama.cpp tree")
+    ap.add_argument("--checkpoint", type=Path, required=True)
+    ap.add_argument("--out", type=Path, required=True)
+    a = ap.parse_args()
+    checkpoint = torch.load(a.checkpoint, map_location="cpu")
+    write(checkpoint, a.out, a.gguf_py)
+    print(f"{a.out}: {a.out.stat().st_size} bytes, step {checkpoint['step']}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,18 @@
 """A tiny Llama: RMSNorm, SwiGLU, rotary positions, grouped-query attention; nothing that llama.cpp's llama
 architecture does not have. Rotary pairs are (i, i + 64) here; export_gguf.py reorders them."""
+import ctypes
 from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+
+def keep_memory():
+    """Keep freed memory in the process (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX of glibc): fresh pages for
+    every tensor cost more than the arithmetic on some machines."""
+    for option, value in ((-4, 0), (-1, 2 ** 31 - 1), (-2, 64 << 20), (-8, 1)):
+        ctypes.CDLL("libc.so.6").mallopt(option, value)
 
 
 @dataclass
@@ -41,7 +49,7 @@ def causal_attention(q, k, v, block=256):
     """Attention of q [rows, heads, T, d] over the one shared head k, v [rows, 1, T, d].
 
     Same sums as F.scaled_dot_product_attention, a block of queries at a time; all heads of a block go through one
-    matrix product, since they share their keys. On a CPU this trains up to twice as fast on short windows."""
+    matrix product, since they share their keys. In bf16 on a CPU this trains up to twice as fast on short windows."""
     b, h, t, d = q.shape
     k, v, out = k[:, 0].transpose(1, 2), v[:, 0], []
     for t0 in range(0, t, block):
@@ -91,7 +99,7 @@ class Block(nn.Module):
 
     def forward(self, x, cos, sin):
         q, k, v = self.qkv(x, cos, sin)
-        if self.c.n_head_kv == 1 and x.shape[1] <= 1024:
+        if self.c.n_head_kv == 1 and x.shape[1] <= 1024 and x.dtype == torch.bfloat16:
             return self.finish(x, causal_attention(q, k, v))
         r = self.c.n_head // self.c.n_head_kv
         k, v = k.repeat_interleave(r, 1), v.repeat_interleave(r, 1)

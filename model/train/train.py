@@ -1,12 +1,14 @@
 """Train pmkvq-tiny on the CPU.
 
-  python3 model/train/train.py --corpus <folder from corpus.py> --out <folder> [--resume]
+  python3 model/train/train.py --corpus <folder from corpus.py> --out <folder> --gguf-py <llama.cpp>/gguf-py \\
+                               [--bf16] [--resume]
 
 Stages go from short windows to long ones: reading far back is learned on short windows first. Seeds are fixed;
-every batch is drawn from (seed, step), so a resumed run sees what an unbroken one would have seen.
+every batch is drawn from (seed, step), so a resumed run sees what an unbroken one would have seen. <out>/last.pt and
+<out>/snapshot.gguf are written every two minutes and at the end. Where other programs use the same cores, set
+OMP_WAIT_POLICY=passive.
 """
 import argparse
-import ctypes
 import os
 import time
 from pathlib import Path
@@ -17,12 +19,8 @@ import torch
 import torch.nn.functional as F
 
 import data
-from model import Config, Llama
-
-# Keep freed memory in the process (M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX of glibc): fresh pages for
-# every tensor cost more than the arithmetic on some machines.
-for option, value in ((-4, 0), (-1, 2 ** 31 - 1), (-2, 64 << 20), (-8, 1)):
-    ctypes.CDLL("libc.so.6").mallopt(option, value)
+import export_gguf
+from model import Config, Llama, keep_memory
 
 SEED = 1
 # name, window, rows, up to this step, chance of stretched positions
@@ -35,6 +33,7 @@ STAGES = [
 ]
 WARMUP, DECAY_FROM, FLOOR = 60, 1700, 0.03
 MUON_LR, ADAM_LR = 0.012, 3e-3
+SAVE_EVERY = 120    # seconds
 
 
 def lr_scale(step):
@@ -80,10 +79,10 @@ class Muon:
                 p.mul_(1 - lr * decay).add_(u, alpha=-lr * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
 
 
-def losses(model, tok, wgt, pos):
+def losses(model, tok, wgt, pos, bf16):
     """Mean loss over text bytes and over answer bytes (the two halves of the diet weigh the same)."""
     x, y, w = tok[:, :-1].long(), tok[:, 1:].long(), wgt[:, 1:]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         logits = model(x, pos)
     ce = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), reduction="none").view_as(y)
     t, a = (w == 1), (w == 2)
@@ -93,7 +92,7 @@ def losses(model, tok, wgt, pos):
 
 
 @torch.no_grad()
-def recall(model, n, docs, text, seed=7):
+def recall(model, n, docs, text, bf16, seed=7):
     """Teacher-forced accuracy (every byte of the answer is the greedy byte) on fresh documents of n bytes."""
     right = {"near": [], "far": [], "reasoning": []}
     for i in range(docs):
@@ -101,7 +100,7 @@ def recall(model, n, docs, text, seed=7):
         d = data.document(rng, n, text, 0.0 if n <= 256 else 0.76, first_share=0.45, ask_share=0.5 if n <= 256 else 0.12,
                           max_keys=None if n <= 4096 else 200, once=n > 256)
         tok = torch.from_numpy(data.to_rows(d.text, len(d.text)).copy()).long()[None]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             out = model(tok)[0].argmax(-1)
         hit = (out[:-1] == tok[0, 1:]).tolist()
         for q in d.questions:
@@ -115,10 +114,12 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--corpus", type=Path, required=True)
     ap.add_argument("--out", type=Path, required=True)
-    ap.add_argument("--resume", action="store_true")
+    ap.add_argument("--gguf-py", type=Path, required=True, help="folder gguf-py of the pinned llama.cpp tree")
+    ap.add_argument("--bf16", action="store_true", help="bf16 arithmetic, for a CPU that has it (avx512_bf16 or amx_bf16)")
+    ap.add_argument("--resume", action="store_true", help="go on from <out>/last.pt")
     a = ap.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(2)
+    keep_memory()
     torch.manual_seed(SEED)
     text = data.Text.training(a.corpus)
     model = Llama(Config())
@@ -135,18 +136,21 @@ def main():
         muon.mom, step, spent = c["muon"], c["step"], c["spent"]
 
     def save():
+        c = {"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.mom, "step": step,
+             "spent": spent + time.time() - t_last, "config": model.cfg.as_dict()}
         tmp = ckpt.with_suffix(".tmp")
-        torch.save({"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.mom, "step": step,
-                    "spent": spent, "config": model.cfg.as_dict()}, tmp)
+        torch.save(c, tmp)
         tmp.replace(ckpt)
+        export_gguf.write(c, a.out / "snapshot.gguf", a.gguf_py)
 
     log = open(a.out / "train.log", "a")
-    t_last, tokens, sums, n_sum = time.time(), 0, np.zeros(2), 0
+    t_last = t_saved = time.time()
+    tokens, sums, n_sum = 0, np.zeros(2), 0
     for name, n, rows, until, stretch in STAGES:
         every = 50 if n <= 4096 else 10
         while step < until:
             tok, wgt, pos = (torch.from_numpy(x) for x in data.batch(SEED, step, rows, n, text, stretch))
-            lt, la = losses(model, tok, wgt, pos)
+            lt, la = losses(model, tok, wgt, pos, a.bf16)
             (lt + la).backward()
             torch.nn.utils.clip_grad_norm_(others, 1.0)
             muon.step(MUON_LR * lr_scale(step))
@@ -161,13 +165,17 @@ def main():
             if step % every == 0 or step == until:
                 dt = time.time() - t_last
                 spent += dt
-                acc = recall(model, n, 8 if n <= 1024 else 4 if n <= 4096 else 1, text) if step % (every * 2) == 0 or step == until else ""
-                line = (f"{time.strftime('%H:%M:%S')} spent {spent / 60:.1f}min step {step} window {name} text {sums[0] / n_sum:.3f} "
-                        f"answers {sums[1] / n_sum:.3f} {tokens / dt:.0f} tok/s {acc}")
+                t_last = time.time()
+                check = step % (2 * every) == 0 or step == until
+                acc = recall(model, n, 8 if n <= 1024 else 4 if n <= 4096 else 1, text, a.bf16) if check else ""
+                line = (f"{time.strftime('%H:%M:%S')} spent {spent / 60:.1f}min step {step} window {name} "
+                        f"text {sums[0] / n_sum:.3f} answers {sums[1] / n_sum:.3f} {tokens / dt:.0f} tok/s {acc}")
                 print(line, flush=True)
                 print(line, file=log, flush=True)
+                tokens, sums, n_sum = 0, np.zeros(2), 0
+            if time.time() - t_saved > SAVE_EVERY:
                 save()
-                t_last, tokens, sums, n_sum = time.time(), 0, np.zeros(2), 0
+                t_saved = time.time()
     save()
 
 

@@ -61,6 +61,8 @@ impl Cache {
             n_sides: sides.len() as u32,
             meta_bytes: offset,
             table_bytes: crate::geometry::table_bytes(layout.n_blocks as usize) as u64,
+            sink: plan.sink,
+            window: plan.window,
         };
         Ok(Cache { plan, layout, policy, pool_pages, scratch_bytes, sides, desc, stale: true })
     }

@@ -13,7 +13,7 @@ fn sizes_agree_with_the_header() {
     assert_eq!(size_of::<CellsC>(), 24);
     assert_eq!(size_of::<PoolDesc>(), 12);
     assert_eq!(size_of::<SideDesc>(), 16);
-    assert_eq!(size_of::<CacheDesc>(), 32);
+    assert_eq!(size_of::<CacheDesc>(), 40);
     assert_eq!(size_of::<OpStore>(), 88);
     assert_eq!(size_of::<OpShrink>(), 80);
     assert_eq!(size_of::<OpAttn>(), 216);

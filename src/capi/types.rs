@@ -63,6 +63,8 @@ pub struct CacheDesc {
     pub n_sides: u32,
     pub meta_bytes: u64,
     pub table_bytes: u64,
+    pub sink: u32,
+    pub window: u32,
 }
 
 /// `pmkvq_op_store`

@@ -105,6 +105,9 @@ impl Wanted {
     }
 }
 
+/// Sequences of `llama-server` where `-np` is not given.
+const SERVER_SLOTS: u32 = 4;
+
 /// Where a plan's widths come from.
 pub enum Source<'a> {
     /// One width, with the budget that it takes unless one is given.
@@ -127,8 +130,12 @@ pub fn make(model: &Shape, wanted: &Wanted, source: Source) -> Result<Plan, Stri
     let shape = &model.shape;
     let (solved, budget, sensitivities) = match source {
         Source::Uniform(width, budget) => {
-            let layout = bytes::Layout::new(shape, &vec![width; 2 * shape.layers.len()], &params);
-            let budget = budget.unwrap_or_else(|| layout.comfortable_budget());
+            let widths = vec![width; 2 * shape.layers.len()];
+            let layout = bytes::Layout::new(shape, &widths, &params);
+            // room for the slots that llama-server has unless told otherwise: their partly filled blocks
+            let served = LayoutParams { n_seq_max: params.n_seq_max.max(SERVER_SLOTS), ..params };
+            let least = bytes::Layout::new(shape, &widths, &served).least_budget();
+            let budget = budget.unwrap_or_else(|| layout.comfortable_budget().max(least));
             if budget > LARGEST {
                 return Err(format!(
                     "{} would be needed, which no machine has; shorten the context (--ctx)",

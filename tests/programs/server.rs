@@ -120,6 +120,17 @@ fn slots_share_a_cache_and_prefixes_are_used_again() {
     server.alive();
 }
 
+/// A plan is made for one sequence unless told otherwise; the server has four slots unless told otherwise.
+#[test]
+fn a_plan_for_one_sequence_serves_the_default_slots() {
+    for width in ["16", "8", "4", "2"] {
+        let plan = plan(2048, &["--uniform", width]);
+        let mut server = Server::start(&["--pmkvq-plan", plan.text()]);
+        assert!(server.complete("@ABCD=12\n?ABCD=", 3, -1)["content"].as_str().unwrap().starts_with("12"));
+        server.alive();
+    }
+}
+
 /// Saving states is refused for now; the server's own prompt caches, which would save empty ones and clear slots, are off.
 #[test]
 fn what_saves_states_is_off_or_refused() {
@@ -163,4 +174,24 @@ fn a_context_that_overflows_is_an_answer_not_a_crash() {
     // what fits still works
     assert!(server.complete("@ABCD=12\n?ABCD=", 3, 0)["content"].as_str().unwrap().starts_with("12"));
     server.alive();
+}
+
+/// A draft model has a cache of its own; its guesses are rolled back where the target disagrees, at every width.
+#[test]
+fn speculative_decoding_rolls_back() {
+    let model = model();
+    let model = model.to_str().unwrap();
+    let plan = plan(2048, &["--uniform", "4", "--static"]);
+    let draft = ["-md", model, "--spec-draft-n-max", "8", "--spec-draft-n-min", "1"];
+    let args = ["-c", "2048", "-np", "1", "--pmkvq-plan", plan.text()];
+    let mut server = Server::start(&[args.as_slice(), &draft].concat());
+    let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", heldout(7000, 900));
+    let with_draft = server.complete(&prompt, 64, 0);
+    assert!(with_draft["timings"]["draft_n"].as_u64().unwrap_or(0) > 0, "nothing was drafted: {with_draft}");
+    server.alive();
+    let said = server.log();
+    assert!(!said.contains("number of layers"), "the plan was applied to the draft: {said}");
+    let alone = Server::start(&args).complete(&prompt, 64, 0);
+    let (a, b) = (with_draft["content"].as_str().unwrap(), alone["content"].as_str().unwrap());
+    assert!(a.starts_with("4711") && b.starts_with("4711"), "{a:?} {b:?}");
 }
