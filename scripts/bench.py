@@ -76,11 +76,11 @@ def run(*command):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--depth", default="8192")
-    ap.add_argument("--prefill", type=int, default=512)
+    ap.add_argument("--prefill", type=int, default=512, help="tokens; 0: decode only")
     ap.add_argument("--generate", type=int, default=32)
     ap.add_argument("--threads", type=int, default=2)
-    ap.add_argument("--repeat", type=int, default=5)
-    ap.add_argument("--layers", type=int, default=2)
+    ap.add_argument("--repeat", type=int, default=3)
+    ap.add_argument("--layers", type=int, default=1)
     a = ap.parse_args()
     depths = [int(d) for d in a.depth.split(",")]
     n_ctx = max(depths) + a.prefill + a.generate
@@ -104,7 +104,7 @@ def main():
         speed[name, what, r["n_depth"]] = statistics.median(r["samples_ts"])
     print(f"{rows[0]['cpu_info']}, {a.threads} threads, llama.cpp {rows[0]['build_commit']}; tokens/s, median of {a.repeat}, "
           "and the ratio to f16\n")
-    columns = [(what, d) for what in ("decode", "prefill") for d in depths]
+    columns = [(what, d) for what in ("decode", "prefill") for d in depths if what == "decode" or a.prefill]
     print("| cache | " + " | ".join(f"{what}{f' of {a.prefill}' if what == 'prefill' else ''} at depth {d:,}" for what, d in columns)
           + " |")
     print("| --- |" + " --- |" * len(columns))

@@ -25,7 +25,8 @@ pub struct Args {
     /// Documents with questions, one JSON object per line (model/README.md). The text is the first one's
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub questions: Option<PathBuf>,
-    /// Caches: f16, q8_0, q4_0, static:W, uniform:W (W = 16, 8, 4, 2), or a plan file. Divergence is from the first
+    /// Caches: f16 (without flash attention, whose sums are in f16 in small batches), f16-fa (with it), q8_0, q4_0,
+    /// static:W, uniform:W (W = 16, 8, 4, 2), or a plan file. Divergence is from the first
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f16,q8_0,q4_0,static:4,static:2")]
     pub cache: Vec<String>,
     /// Tokens of the context (default: what the text needs)
@@ -63,7 +64,8 @@ impl Candidate {
     pub fn parse(name: &str, model: &Path, n_ctx: u32) -> Result<Candidate, String> {
         let plain = |t| Ok(Candidate { cache: Cache::Plain(t), temporary: false });
         match name {
-            "f16" => return plain(PlainType::F16),
+            "f16" => return plain(PlainType::F16Exact),
+            "f16-fa" => return plain(PlainType::F16),
             "q8_0" => return plain(PlainType::Q8_0),
             "q4_0" => return plain(PlainType::Q4_0),
             _ => {}
@@ -79,7 +81,7 @@ impl Candidate {
         if Path::new(name).is_file() {
             return Ok(Candidate { cache: Cache::Plan(PathBuf::from(name)), temporary: false });
         }
-        Err(format!("--cache {name}: neither a plan file nor one of f16, q8_0, q4_0, static:W, uniform:W"))
+        Err(format!("--cache {name}: neither a plan file nor one of f16, f16-fa, q8_0, q4_0, static:W, uniform:W"))
     }
 
     fn made(name: &str, shape: &Shape, n_ctx: u32, width: Width, initial: Initial) -> Result<Candidate, String> {
@@ -167,8 +169,8 @@ pub fn run(args: &Args) -> Result<(), String> {
     for name in &args.cache {
         let candidate = Candidate::parse(name, &args.model, n_ctx)?;
         print(&format!(
-            "\n{name}\n{:>8} {:>9} {:>10} {:>9} {:>9} {:>11} {:>8}\n",
-            "tokens", "ppl", "KL", "same top", "answers", "held", "seconds"
+            "\n{name}\n{:>8} {:>9} {:>10} {:>9} {:>9} {:>9} {:>11} {:>8}\n",
+            "tokens", "ppl", "KL", "same top", "recall", "reasoning", "held", "seconds"
         ))?;
         let compared = reference.is_some();
         let mut watch = Progress::new(name, tokens.len(), |i: &Interval| {
@@ -178,17 +180,18 @@ pub fn run(args: &Args) -> Result<(), String> {
                 true => (format!("{:.6}", i.mean_kl()), format!("{same:.2}%")),
                 false => ("-".to_string(), "-".to_string()),
             };
-            let answers = if i.answers == 0 { "-".to_string() } else { format!("{}/{}", i.right, i.answers) };
             print(&format!(
-                "{:>8} {:>9.4} {kl:>10} {same:>9} {answers:>9} {:>11} {:>8.1}\n",
+                "{:>8} {:>9.4} {kl:>10} {same:>9} {:>9} {:>9} {:>11} {:>8.1}\n",
                 i.end,
                 i.perplexity(),
+                i.of_kind("recall"),
+                i.of_kind("reasoning"),
                 human(held),
                 i.seconds
             ))?;
             report.push(json!({
                 "cache": name, "end": i.end, "tokens": i.tokens, "perplexity": i.perplexity(), "kl": i.mean_kl(),
-                "same_top": i.same_top, "answers": i.answers, "right": i.right, "bytes_held": held,
+                "same_top": i.same_top, "answers": i.answers, "bytes_held": held,
                 "bytes_f16": f16_per_token * u64::from(n_ctx), "state": i.held,
             }));
             Ok(())

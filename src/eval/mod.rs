@@ -7,4 +7,4 @@ mod questions;
 mod score;
 
 pub use questions::{Document, Question};
-pub use score::{log_softmax, score, Interval, Run, Settings, Watch};
+pub use score::{log_softmax, score, Answers, Interval, Run, Settings, Watch};

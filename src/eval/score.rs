@@ -1,5 +1,8 @@
 //! One pass over a text.
 
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Instant;
 
 use super::Question;
@@ -27,14 +30,35 @@ pub struct Interval {
     pub kl: f64,
     /// Tokens whose most likely successor is the reference's.
     pub same_top: usize,
-    pub answers: usize,
-    pub right: usize,
+    /// Answers and right ones, by the question's kind.
+    pub answers: BTreeMap<String, Answers>,
     /// What the cache held at the end: `llama_pmkvq_describe`, for a progressive one.
     pub held: Option<serde_json::Value>,
     pub seconds: f64,
 }
 
+/// Questions that an interval answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Answers {
+    pub right: usize,
+    pub all: usize,
+}
+
+impl fmt::Display for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.all {
+            0 => f.pad("-"),
+            _ => f.pad(&format!("{}/{}", self.right, self.all)),
+        }
+    }
+}
+
 impl Interval {
+    /// Of one kind of question.
+    pub fn of_kind(&self, kind: &str) -> Answers {
+        self.answers.get(kind).copied().unwrap_or_default()
+    }
+
     pub fn perplexity(&self) -> f64 {
         (self.nll / self.tokens.max(1) as f64).exp()
     }
@@ -129,8 +153,9 @@ pub fn score(
                 }
                 right[q] &= token >= stop || best == next as usize;
                 if token + 1 >= stop {
-                    now.answers += 1;
-                    now.right += usize::from(right[q]);
+                    let of_kind = now.answers.entry(questions[q].kind.clone()).or_default();
+                    of_kind.all += 1;
+                    of_kind.right += usize::from(right[q]);
                     open.next();
                 } else {
                     break;

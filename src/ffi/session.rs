@@ -20,8 +20,10 @@ pub enum Cache {
 /// Types of llama.cpp's own KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlainType {
-    /// Without flash attention, which rounds K and V to f16 and sums up values in f16: the yardstick for the others.
+    /// Without flash attention, which rounds K and V to f16: nothing is rounded, the yardstick for the others.
     F32,
+    /// Without flash attention, which in batches of fewer than 64 tokens sums values up in f16.
+    F16Exact,
     F16,
     Q8_0,
     Q4_0,
@@ -31,7 +33,7 @@ impl PlainType {
     fn ggml(self) -> c::ggml_type {
         match self {
             PlainType::F32 => c::GGML_TYPE_F32,
-            PlainType::F16 => c::GGML_TYPE_F16,
+            PlainType::F16 | PlainType::F16Exact => c::GGML_TYPE_F16,
             PlainType::Q8_0 => c::GGML_TYPE_Q8_0,
             PlainType::Q4_0 => c::GGML_TYPE_Q4_0,
         }
@@ -41,7 +43,7 @@ impl PlainType {
     pub fn bytes_per_value(self) -> f64 {
         match self {
             PlainType::F32 => 4.0,
-            PlainType::F16 => 2.0,
+            PlainType::F16 | PlainType::F16Exact => 2.0,
             PlainType::Q8_0 => 34.0 / 32.0,
             PlainType::Q4_0 => 18.0 / 32.0,
         }
@@ -160,7 +162,7 @@ pub struct Context<'m> {
 }
 
 impl<'m> Context<'m> {
-    /// A context with one KV cache for all its sequences; flash attention is on except with [`PlainType::F32`].
+    /// A context with one KV cache for all its sequences; flash attention is on except with the exact plain types.
     ///
     /// # Errors
     /// llama.cpp's reason is on stderr.
@@ -179,7 +181,7 @@ impl<'m> Context<'m> {
             params.kv_unified = true;
             match cache {
                 Cache::Plain(t) => {
-                    if *t == PlainType::F32 {
+                    if matches!(t, PlainType::F32 | PlainType::F16Exact) {
                         params.flash_attn_type = c::LLAMA_FLASH_ATTN_TYPE_DISABLED;
                     }
                     params.type_k = t.ggml();

@@ -182,7 +182,7 @@ fn speculative_decoding_rolls_back() {
     let model = model();
     let model = model.to_str().unwrap();
     let plan = plan(2048, &["--uniform", "4", "--static"]);
-    let draft = ["-md", model, "--spec-draft-n-max", "8", "--spec-draft-n-min", "1"];
+    let draft = ["-md", model, "--spec-type", "draft-simple", "--spec-draft-n-max", "8"];
     let args = ["-c", "2048", "-np", "1", "--pmkvq-plan", plan.text()];
     let mut server = Server::start(&[args.as_slice(), &draft].concat());
     let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", heldout(7000, 900));
