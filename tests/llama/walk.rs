@@ -77,7 +77,8 @@ impl Walk<'_, '_> {
         let next = self.cells.next(seq);
         match rng.below(24) {
             0..=13 => {
-                let n = (1 + rng.below(200)).min(self.cells.free());
+                let most = rng.pick(&[20, 200, 500]);
+                let n = (1 + rng.below(most)).min(self.cells.free());
                 let at = rng.below(self.text.len() - n);
                 let batch: Vec<BatchToken> = (0..n)
                     .map(|i| BatchToken { token: self.text[at + i], pos: next + i as i32, seq: seq as i32 })
