@@ -6,5 +6,7 @@ mod common;
 mod layout;
 mod limits;
 mod merge;
+#[path = "../shared/rng.rs"]
+mod rng;
 mod shrink;
 mod store;

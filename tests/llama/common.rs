@@ -7,36 +7,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Once;
 
-/// splitmix64.
-pub struct Rng(u64);
-
-impl Rng {
-    pub fn new(seed: u64) -> Rng {
-        Rng(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
-    }
-}
+pub use super::rng::Rng;
 
 /// Runs `test` with `n` seeds, or with the one in `PMKVQ_SEED`.
 pub fn seeds(first: u64, n: u64, mut test: impl FnMut(u64, &mut Rng)) {
-    let given = std::env::var("PMKVQ_SEED").ok().and_then(|s| s.parse().ok());
-    let range = given.map_or(first..first + n, |s: u64| s..s + 1);
-    for seed in range {
+    for seed in super::rng::seeds(first, n) {
         println!("seed {seed}");
         test(seed, &mut Rng::new(seed));
     }

@@ -9,5 +9,7 @@ mod emptied;
 mod equality;
 mod gguf;
 mod reuse;
+#[path = "../shared/rng.rs"]
+mod rng;
 mod shapes;
 mod walk;

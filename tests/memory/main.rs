@@ -8,6 +8,8 @@ mod common;
 #[path = "../llama/gguf.rs"]
 #[allow(dead_code)]
 mod gguf;
+#[path = "../shared/rng.rs"]
+mod rng;
 
 use common::*;
 use gguf::{llama, Heads};

@@ -10,7 +10,7 @@ mod golden;
 mod hostile;
 mod planner;
 mod resolve;
-#[path = "../policy/rng.rs"]
+#[path = "../shared/rng.rs"]
 mod rng;
 mod round_trip;
 mod samples;

@@ -2,6 +2,7 @@
 
 mod fall;
 mod look;
+#[path = "../shared/rng.rs"]
 mod rng;
 mod rules;
 mod speed;

@@ -1,4 +1,5 @@
 //! A small generator (splitmix64), so that a printed seed is the whole story of a failure.
+#![allow(dead_code)] // no test program uses all of it
 
 pub struct Rng(u64);
 
@@ -27,6 +28,22 @@ impl Rng {
 
     pub fn chance(&mut self, of_100: usize) -> bool {
         self.below(100) < of_100
+    }
+
+    /// 0 to 1, 1 excluded.
+    pub fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    /// Near enough to Gaussian.
+    pub fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.unit()).sum::<f32>() - 6.0
+    }
+
+    pub fn shuffle<T>(&mut self, v: &mut [T]) {
+        for i in (1..v.len()).rev() {
+            v.swap(i, self.below(i + 1));
+        }
     }
 
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
