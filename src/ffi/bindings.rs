@@ -203,24 +203,58 @@ pub struct ggml_tensor {
 const _: () = {
     ["Size of ggml_tensor"][::core::mem::size_of::<ggml_tensor>() - 336usize];
     ["Alignment of ggml_tensor"][::core::mem::align_of::<ggml_tensor>() - 8usize];
-    ["Offset of field: ggml_tensor::type_"][::core::mem::offset_of!(ggml_tensor, type_) - 0usize];
-    ["Offset of field: ggml_tensor::buffer"][::core::mem::offset_of!(ggml_tensor, buffer) - 8usize];
-    ["Offset of field: ggml_tensor::ne"][::core::mem::offset_of!(ggml_tensor, ne) - 16usize];
-    ["Offset of field: ggml_tensor::nb"][::core::mem::offset_of!(ggml_tensor, nb) - 48usize];
-    ["Offset of field: ggml_tensor::op"][::core::mem::offset_of!(ggml_tensor, op) - 80usize];
-    ["Offset of field: ggml_tensor::op_params"][::core::mem::offset_of!(ggml_tensor, op_params) - 84usize];
-    ["Offset of field: ggml_tensor::flags"][::core::mem::offset_of!(ggml_tensor, flags) - 148usize];
-    ["Offset of field: ggml_tensor::src"][::core::mem::offset_of!(ggml_tensor, src) - 152usize];
-    ["Offset of field: ggml_tensor::view_src"][::core::mem::offset_of!(ggml_tensor, view_src) - 232usize];
-    ["Offset of field: ggml_tensor::view_offs"][::core::mem::offset_of!(ggml_tensor, view_offs) - 240usize];
-    ["Offset of field: ggml_tensor::data"][::core::mem::offset_of!(ggml_tensor, data) - 248usize];
-    ["Offset of field: ggml_tensor::name"][::core::mem::offset_of!(ggml_tensor, name) - 256usize];
-    ["Offset of field: ggml_tensor::extra"][::core::mem::offset_of!(ggml_tensor, extra) - 320usize];
-    ["Offset of field: ggml_tensor::padding"][::core::mem::offset_of!(ggml_tensor, padding) - 328usize];
+    [
+        "Offset of field: ggml_tensor::type_",
+    ][::core::mem::offset_of!(ggml_tensor, type_) - 0usize];
+    [
+        "Offset of field: ggml_tensor::buffer",
+    ][::core::mem::offset_of!(ggml_tensor, buffer) - 8usize];
+    [
+        "Offset of field: ggml_tensor::ne",
+    ][::core::mem::offset_of!(ggml_tensor, ne) - 16usize];
+    [
+        "Offset of field: ggml_tensor::nb",
+    ][::core::mem::offset_of!(ggml_tensor, nb) - 48usize];
+    [
+        "Offset of field: ggml_tensor::op",
+    ][::core::mem::offset_of!(ggml_tensor, op) - 80usize];
+    [
+        "Offset of field: ggml_tensor::op_params",
+    ][::core::mem::offset_of!(ggml_tensor, op_params) - 84usize];
+    [
+        "Offset of field: ggml_tensor::flags",
+    ][::core::mem::offset_of!(ggml_tensor, flags) - 148usize];
+    [
+        "Offset of field: ggml_tensor::src",
+    ][::core::mem::offset_of!(ggml_tensor, src) - 152usize];
+    [
+        "Offset of field: ggml_tensor::view_src",
+    ][::core::mem::offset_of!(ggml_tensor, view_src) - 232usize];
+    [
+        "Offset of field: ggml_tensor::view_offs",
+    ][::core::mem::offset_of!(ggml_tensor, view_offs) - 240usize];
+    [
+        "Offset of field: ggml_tensor::data",
+    ][::core::mem::offset_of!(ggml_tensor, data) - 248usize];
+    [
+        "Offset of field: ggml_tensor::name",
+    ][::core::mem::offset_of!(ggml_tensor, name) - 256usize];
+    [
+        "Offset of field: ggml_tensor::extra",
+    ][::core::mem::offset_of!(ggml_tensor, extra) - 320usize];
+    [
+        "Offset of field: ggml_tensor::padding",
+    ][::core::mem::offset_of!(ggml_tensor, padding) - 328usize];
 };
-pub type ggml_abort_callback = ::core::option::Option<unsafe extern "C" fn(data: *mut ::core::ffi::c_void) -> bool>;
+pub type ggml_abort_callback = ::core::option::Option<
+    unsafe extern "C" fn(data: *mut ::core::ffi::c_void) -> bool,
+>;
 pub type ggml_log_callback = ::core::option::Option<
-    unsafe extern "C" fn(level: ggml_log_level, text: *const ::core::ffi::c_char, user_data: *mut ::core::ffi::c_void),
+    unsafe extern "C" fn(
+        level: ggml_log_level,
+        text: *const ::core::ffi::c_char,
+        user_data: *mut ::core::ffi::c_void,
+    ),
 >;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -241,7 +275,11 @@ pub struct ggml_backend_device {
 }
 pub type ggml_backend_dev_t = *mut ggml_backend_device;
 pub type ggml_backend_sched_eval_callback = ::core::option::Option<
-    unsafe extern "C" fn(t: *mut ggml_tensor, ask: bool, user_data: *mut ::core::ffi::c_void) -> bool,
+    unsafe extern "C" fn(
+        t: *mut ggml_tensor,
+        ask: bool,
+        user_data: *mut ::core::ffi::c_void,
+    ) -> bool,
 >;
 pub const GGML_NUMA_STRATEGY_DISABLED: ggml_numa_strategy = 0;
 pub const GGML_NUMA_STRATEGY_DISTRIBUTE: ggml_numa_strategy = 1;
@@ -289,20 +327,27 @@ pub struct ggml_opt_optimizer_params__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ggml_opt_optimizer_params__bindgen_ty_1"]
-        [::core::mem::size_of::<ggml_opt_optimizer_params__bindgen_ty_1>() - 20usize];
-    ["Alignment of ggml_opt_optimizer_params__bindgen_ty_1"]
-        [::core::mem::align_of::<ggml_opt_optimizer_params__bindgen_ty_1>() - 4usize];
-    ["Offset of field: ggml_opt_optimizer_params__bindgen_ty_1::alpha"]
-        [::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_1, alpha) - 0usize];
-    ["Offset of field: ggml_opt_optimizer_params__bindgen_ty_1::beta1"]
-        [::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_1, beta1) - 4usize];
-    ["Offset of field: ggml_opt_optimizer_params__bindgen_ty_1::beta2"]
-        [::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_1, beta2) - 8usize];
-    ["Offset of field: ggml_opt_optimizer_params__bindgen_ty_1::eps"]
-        [::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_1, eps) - 12usize];
-    ["Offset of field: ggml_opt_optimizer_params__bindgen_ty_1::wd"]
-        [::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_1, wd) - 16usize];
+    [
+        "Size of ggml_opt_optimizer_params__bindgen_ty_1",
+    ][::core::mem::size_of::<ggml_opt_optimizer_params__bindgen_ty_1>() - 20usize];
+    [
+        "Alignment of ggml_opt_optimizer_params__bindgen_ty_1",
+    ][::core::mem::align_of::<ggml_opt_optimizer_params__bindgen_ty_1>() - 4usize];
+    [
+        "Offset of field: ggml_opt_optimizer_params__bindgen_ty_1::alpha",
+    ][::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_1, alpha) - 0usize];
+    [
+        "Offset of field: ggml_opt_optimizer_params__bindgen_ty_1::beta1",
+    ][::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_1, beta1) - 4usize];
+    [
+        "Offset of field: ggml_opt_optimizer_params__bindgen_ty_1::beta2",
+    ][::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_1, beta2) - 8usize];
+    [
+        "Offset of field: ggml_opt_optimizer_params__bindgen_ty_1::eps",
+    ][::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_1, eps) - 12usize];
+    [
+        "Offset of field: ggml_opt_optimizer_params__bindgen_ty_1::wd",
+    ][::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_1, wd) - 16usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -312,26 +357,37 @@ pub struct ggml_opt_optimizer_params__bindgen_ty_2 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ggml_opt_optimizer_params__bindgen_ty_2"]
-        [::core::mem::size_of::<ggml_opt_optimizer_params__bindgen_ty_2>() - 8usize];
-    ["Alignment of ggml_opt_optimizer_params__bindgen_ty_2"]
-        [::core::mem::align_of::<ggml_opt_optimizer_params__bindgen_ty_2>() - 4usize];
-    ["Offset of field: ggml_opt_optimizer_params__bindgen_ty_2::alpha"]
-        [::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_2, alpha) - 0usize];
-    ["Offset of field: ggml_opt_optimizer_params__bindgen_ty_2::wd"]
-        [::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_2, wd) - 4usize];
+    [
+        "Size of ggml_opt_optimizer_params__bindgen_ty_2",
+    ][::core::mem::size_of::<ggml_opt_optimizer_params__bindgen_ty_2>() - 8usize];
+    [
+        "Alignment of ggml_opt_optimizer_params__bindgen_ty_2",
+    ][::core::mem::align_of::<ggml_opt_optimizer_params__bindgen_ty_2>() - 4usize];
+    [
+        "Offset of field: ggml_opt_optimizer_params__bindgen_ty_2::alpha",
+    ][::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_2, alpha) - 0usize];
+    [
+        "Offset of field: ggml_opt_optimizer_params__bindgen_ty_2::wd",
+    ][::core::mem::offset_of!(ggml_opt_optimizer_params__bindgen_ty_2, wd) - 4usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ggml_opt_optimizer_params"][::core::mem::size_of::<ggml_opt_optimizer_params>() - 28usize];
-    ["Alignment of ggml_opt_optimizer_params"][::core::mem::align_of::<ggml_opt_optimizer_params>() - 4usize];
-    ["Offset of field: ggml_opt_optimizer_params::adamw"]
-        [::core::mem::offset_of!(ggml_opt_optimizer_params, adamw) - 0usize];
-    ["Offset of field: ggml_opt_optimizer_params::sgd"]
-        [::core::mem::offset_of!(ggml_opt_optimizer_params, sgd) - 20usize];
+    [
+        "Size of ggml_opt_optimizer_params",
+    ][::core::mem::size_of::<ggml_opt_optimizer_params>() - 28usize];
+    [
+        "Alignment of ggml_opt_optimizer_params",
+    ][::core::mem::align_of::<ggml_opt_optimizer_params>() - 4usize];
+    [
+        "Offset of field: ggml_opt_optimizer_params::adamw",
+    ][::core::mem::offset_of!(ggml_opt_optimizer_params, adamw) - 0usize];
+    [
+        "Offset of field: ggml_opt_optimizer_params::sgd",
+    ][::core::mem::offset_of!(ggml_opt_optimizer_params, sgd) - 20usize];
 };
-pub type ggml_opt_get_optimizer_params =
-    ::core::option::Option<unsafe extern "C" fn(userdata: *mut ::core::ffi::c_void) -> ggml_opt_optimizer_params>;
+pub type ggml_opt_get_optimizer_params = ::core::option::Option<
+    unsafe extern "C" fn(userdata: *mut ::core::ffi::c_void) -> ggml_opt_optimizer_params,
+>;
 pub type ggml_opt_epoch_callback = ::core::option::Option<
     unsafe extern "C" fn(
         train: bool,
@@ -472,7 +528,9 @@ pub const LLAMA_FLASH_ATTN_TYPE_DISABLED: llama_flash_attn_type = 0;
 pub const LLAMA_FLASH_ATTN_TYPE_ENABLED: llama_flash_attn_type = 1;
 pub type llama_flash_attn_type = ::core::ffi::c_int;
 unsafe extern "C" {
-    pub fn llama_flash_attn_type_name(flash_attn_type: llama_flash_attn_type) -> *const ::core::ffi::c_char;
+    pub fn llama_flash_attn_type_name(
+        flash_attn_type: llama_flash_attn_type,
+    ) -> *const ::core::ffi::c_char;
 }
 pub const LLAMA_SPLIT_MODE_NONE: llama_split_mode = 0;
 pub const LLAMA_SPLIT_MODE_LAYER: llama_split_mode = 1;
@@ -487,7 +545,9 @@ pub const LLAMA_LOAD_MODE_MMAP_MLOCK: llama_load_mode = 3;
 pub const LLAMA_LOAD_MODE_DIRECT_IO: llama_load_mode = 4;
 pub type llama_load_mode = ::core::ffi::c_int;
 unsafe extern "C" {
-    pub fn llama_load_mode_name(load_mode: llama_load_mode) -> *const ::core::ffi::c_char;
+    pub fn llama_load_mode_name(
+        load_mode: llama_load_mode,
+    ) -> *const ::core::ffi::c_char;
 }
 unsafe extern "C" {
     pub fn llama_load_mode_from_str(str_: *const ::core::ffi::c_char) -> llama_load_mode;
@@ -509,10 +569,18 @@ pub struct llama_token_data {
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of llama_token_data"][::core::mem::size_of::<llama_token_data>() - 12usize];
-    ["Alignment of llama_token_data"][::core::mem::align_of::<llama_token_data>() - 4usize];
-    ["Offset of field: llama_token_data::id"][::core::mem::offset_of!(llama_token_data, id) - 0usize];
-    ["Offset of field: llama_token_data::logit"][::core::mem::offset_of!(llama_token_data, logit) - 4usize];
-    ["Offset of field: llama_token_data::p"][::core::mem::offset_of!(llama_token_data, p) - 8usize];
+    [
+        "Alignment of llama_token_data",
+    ][::core::mem::align_of::<llama_token_data>() - 4usize];
+    [
+        "Offset of field: llama_token_data::id",
+    ][::core::mem::offset_of!(llama_token_data, id) - 0usize];
+    [
+        "Offset of field: llama_token_data::logit",
+    ][::core::mem::offset_of!(llama_token_data, logit) - 4usize];
+    [
+        "Offset of field: llama_token_data::p",
+    ][::core::mem::offset_of!(llama_token_data, p) - 8usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -524,17 +592,28 @@ pub struct llama_token_data_array {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_token_data_array"][::core::mem::size_of::<llama_token_data_array>() - 32usize];
-    ["Alignment of llama_token_data_array"][::core::mem::align_of::<llama_token_data_array>() - 8usize];
-    ["Offset of field: llama_token_data_array::data"][::core::mem::offset_of!(llama_token_data_array, data) - 0usize];
-    ["Offset of field: llama_token_data_array::size"][::core::mem::offset_of!(llama_token_data_array, size) - 8usize];
-    ["Offset of field: llama_token_data_array::selected"]
-        [::core::mem::offset_of!(llama_token_data_array, selected) - 16usize];
-    ["Offset of field: llama_token_data_array::sorted"]
-        [::core::mem::offset_of!(llama_token_data_array, sorted) - 24usize];
+    [
+        "Size of llama_token_data_array",
+    ][::core::mem::size_of::<llama_token_data_array>() - 32usize];
+    [
+        "Alignment of llama_token_data_array",
+    ][::core::mem::align_of::<llama_token_data_array>() - 8usize];
+    [
+        "Offset of field: llama_token_data_array::data",
+    ][::core::mem::offset_of!(llama_token_data_array, data) - 0usize];
+    [
+        "Offset of field: llama_token_data_array::size",
+    ][::core::mem::offset_of!(llama_token_data_array, size) - 8usize];
+    [
+        "Offset of field: llama_token_data_array::selected",
+    ][::core::mem::offset_of!(llama_token_data_array, selected) - 16usize];
+    [
+        "Offset of field: llama_token_data_array::sorted",
+    ][::core::mem::offset_of!(llama_token_data_array, sorted) - 24usize];
 };
-pub type llama_progress_callback =
-    ::core::option::Option<unsafe extern "C" fn(progress: f32, user_data: *mut ::core::ffi::c_void) -> bool>;
+pub type llama_progress_callback = ::core::option::Option<
+    unsafe extern "C" fn(progress: f32, user_data: *mut ::core::ffi::c_void) -> bool,
+>;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct llama_batch {
@@ -550,13 +629,27 @@ pub struct llama_batch {
 const _: () = {
     ["Size of llama_batch"][::core::mem::size_of::<llama_batch>() - 56usize];
     ["Alignment of llama_batch"][::core::mem::align_of::<llama_batch>() - 8usize];
-    ["Offset of field: llama_batch::n_tokens"][::core::mem::offset_of!(llama_batch, n_tokens) - 0usize];
-    ["Offset of field: llama_batch::token"][::core::mem::offset_of!(llama_batch, token) - 8usize];
-    ["Offset of field: llama_batch::embd"][::core::mem::offset_of!(llama_batch, embd) - 16usize];
-    ["Offset of field: llama_batch::pos"][::core::mem::offset_of!(llama_batch, pos) - 24usize];
-    ["Offset of field: llama_batch::n_seq_id"][::core::mem::offset_of!(llama_batch, n_seq_id) - 32usize];
-    ["Offset of field: llama_batch::seq_id"][::core::mem::offset_of!(llama_batch, seq_id) - 40usize];
-    ["Offset of field: llama_batch::logits"][::core::mem::offset_of!(llama_batch, logits) - 48usize];
+    [
+        "Offset of field: llama_batch::n_tokens",
+    ][::core::mem::offset_of!(llama_batch, n_tokens) - 0usize];
+    [
+        "Offset of field: llama_batch::token",
+    ][::core::mem::offset_of!(llama_batch, token) - 8usize];
+    [
+        "Offset of field: llama_batch::embd",
+    ][::core::mem::offset_of!(llama_batch, embd) - 16usize];
+    [
+        "Offset of field: llama_batch::pos",
+    ][::core::mem::offset_of!(llama_batch, pos) - 24usize];
+    [
+        "Offset of field: llama_batch::n_seq_id",
+    ][::core::mem::offset_of!(llama_batch, n_seq_id) - 32usize];
+    [
+        "Offset of field: llama_batch::seq_id",
+    ][::core::mem::offset_of!(llama_batch, seq_id) - 40usize];
+    [
+        "Offset of field: llama_batch::logits",
+    ][::core::mem::offset_of!(llama_batch, logits) - 48usize];
 };
 pub const LLAMA_KV_OVERRIDE_TYPE_INT: llama_model_kv_override_type = 0;
 pub const LLAMA_KV_OVERRIDE_TYPE_FLOAT: llama_model_kv_override_type = 1;
@@ -596,25 +689,39 @@ pub union llama_model_kv_override__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_model_kv_override__bindgen_ty_1"]
-        [::core::mem::size_of::<llama_model_kv_override__bindgen_ty_1>() - 128usize];
-    ["Alignment of llama_model_kv_override__bindgen_ty_1"]
-        [::core::mem::align_of::<llama_model_kv_override__bindgen_ty_1>() - 8usize];
-    ["Offset of field: llama_model_kv_override__bindgen_ty_1::val_i64"]
-        [::core::mem::offset_of!(llama_model_kv_override__bindgen_ty_1, val_i64) - 0usize];
-    ["Offset of field: llama_model_kv_override__bindgen_ty_1::val_f64"]
-        [::core::mem::offset_of!(llama_model_kv_override__bindgen_ty_1, val_f64) - 0usize];
-    ["Offset of field: llama_model_kv_override__bindgen_ty_1::val_bool"]
-        [::core::mem::offset_of!(llama_model_kv_override__bindgen_ty_1, val_bool) - 0usize];
-    ["Offset of field: llama_model_kv_override__bindgen_ty_1::val_str"]
-        [::core::mem::offset_of!(llama_model_kv_override__bindgen_ty_1, val_str) - 0usize];
+    [
+        "Size of llama_model_kv_override__bindgen_ty_1",
+    ][::core::mem::size_of::<llama_model_kv_override__bindgen_ty_1>() - 128usize];
+    [
+        "Alignment of llama_model_kv_override__bindgen_ty_1",
+    ][::core::mem::align_of::<llama_model_kv_override__bindgen_ty_1>() - 8usize];
+    [
+        "Offset of field: llama_model_kv_override__bindgen_ty_1::val_i64",
+    ][::core::mem::offset_of!(llama_model_kv_override__bindgen_ty_1, val_i64) - 0usize];
+    [
+        "Offset of field: llama_model_kv_override__bindgen_ty_1::val_f64",
+    ][::core::mem::offset_of!(llama_model_kv_override__bindgen_ty_1, val_f64) - 0usize];
+    [
+        "Offset of field: llama_model_kv_override__bindgen_ty_1::val_bool",
+    ][::core::mem::offset_of!(llama_model_kv_override__bindgen_ty_1, val_bool) - 0usize];
+    [
+        "Offset of field: llama_model_kv_override__bindgen_ty_1::val_str",
+    ][::core::mem::offset_of!(llama_model_kv_override__bindgen_ty_1, val_str) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_model_kv_override"][::core::mem::size_of::<llama_model_kv_override>() - 264usize];
-    ["Alignment of llama_model_kv_override"][::core::mem::align_of::<llama_model_kv_override>() - 8usize];
-    ["Offset of field: llama_model_kv_override::tag"][::core::mem::offset_of!(llama_model_kv_override, tag) - 0usize];
-    ["Offset of field: llama_model_kv_override::key"][::core::mem::offset_of!(llama_model_kv_override, key) - 4usize];
+    [
+        "Size of llama_model_kv_override",
+    ][::core::mem::size_of::<llama_model_kv_override>() - 264usize];
+    [
+        "Alignment of llama_model_kv_override",
+    ][::core::mem::align_of::<llama_model_kv_override>() - 8usize];
+    [
+        "Offset of field: llama_model_kv_override::tag",
+    ][::core::mem::offset_of!(llama_model_kv_override, tag) - 0usize];
+    [
+        "Offset of field: llama_model_kv_override::key",
+    ][::core::mem::offset_of!(llama_model_kv_override, key) - 4usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -624,13 +731,18 @@ pub struct llama_model_tensor_buft_override {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_model_tensor_buft_override"][::core::mem::size_of::<llama_model_tensor_buft_override>() - 16usize];
-    ["Alignment of llama_model_tensor_buft_override"]
-        [::core::mem::align_of::<llama_model_tensor_buft_override>() - 8usize];
-    ["Offset of field: llama_model_tensor_buft_override::pattern"]
-        [::core::mem::offset_of!(llama_model_tensor_buft_override, pattern) - 0usize];
-    ["Offset of field: llama_model_tensor_buft_override::buft"]
-        [::core::mem::offset_of!(llama_model_tensor_buft_override, buft) - 8usize];
+    [
+        "Size of llama_model_tensor_buft_override",
+    ][::core::mem::size_of::<llama_model_tensor_buft_override>() - 16usize];
+    [
+        "Alignment of llama_model_tensor_buft_override",
+    ][::core::mem::align_of::<llama_model_tensor_buft_override>() - 8usize];
+    [
+        "Offset of field: llama_model_tensor_buft_override::pattern",
+    ][::core::mem::offset_of!(llama_model_tensor_buft_override, pattern) - 0usize];
+    [
+        "Offset of field: llama_model_tensor_buft_override::buft",
+    ][::core::mem::offset_of!(llama_model_tensor_buft_override, buft) - 8usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -655,37 +767,64 @@ pub struct llama_model_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_model_params"][::core::mem::size_of::<llama_model_params>() - 80usize];
-    ["Alignment of llama_model_params"][::core::mem::align_of::<llama_model_params>() - 8usize];
-    ["Offset of field: llama_model_params::devices"][::core::mem::offset_of!(llama_model_params, devices) - 0usize];
-    ["Offset of field: llama_model_params::tensor_buft_overrides"]
-        [::core::mem::offset_of!(llama_model_params, tensor_buft_overrides) - 8usize];
-    ["Offset of field: llama_model_params::n_gpu_layers"]
-        [::core::mem::offset_of!(llama_model_params, n_gpu_layers) - 16usize];
-    ["Offset of field: llama_model_params::split_mode"]
-        [::core::mem::offset_of!(llama_model_params, split_mode) - 20usize];
-    ["Offset of field: llama_model_params::load_mode"]
-        [::core::mem::offset_of!(llama_model_params, load_mode) - 24usize];
-    ["Offset of field: llama_model_params::lazy_mode"]
-        [::core::mem::offset_of!(llama_model_params, lazy_mode) - 28usize];
-    ["Offset of field: llama_model_params::main_gpu"][::core::mem::offset_of!(llama_model_params, main_gpu) - 32usize];
-    ["Offset of field: llama_model_params::tensor_split"]
-        [::core::mem::offset_of!(llama_model_params, tensor_split) - 40usize];
-    ["Offset of field: llama_model_params::progress_callback"]
-        [::core::mem::offset_of!(llama_model_params, progress_callback) - 48usize];
-    ["Offset of field: llama_model_params::progress_callback_user_data"]
-        [::core::mem::offset_of!(llama_model_params, progress_callback_user_data) - 56usize];
-    ["Offset of field: llama_model_params::kv_overrides"]
-        [::core::mem::offset_of!(llama_model_params, kv_overrides) - 64usize];
-    ["Offset of field: llama_model_params::vocab_only"]
-        [::core::mem::offset_of!(llama_model_params, vocab_only) - 72usize];
-    ["Offset of field: llama_model_params::check_tensors"]
-        [::core::mem::offset_of!(llama_model_params, check_tensors) - 73usize];
-    ["Offset of field: llama_model_params::use_extra_bufts"]
-        [::core::mem::offset_of!(llama_model_params, use_extra_bufts) - 74usize];
-    ["Offset of field: llama_model_params::no_host"][::core::mem::offset_of!(llama_model_params, no_host) - 75usize];
-    ["Offset of field: llama_model_params::no_alloc"][::core::mem::offset_of!(llama_model_params, no_alloc) - 76usize];
-    ["Offset of field: llama_model_params::load_mtp"][::core::mem::offset_of!(llama_model_params, load_mtp) - 77usize];
+    [
+        "Size of llama_model_params",
+    ][::core::mem::size_of::<llama_model_params>() - 80usize];
+    [
+        "Alignment of llama_model_params",
+    ][::core::mem::align_of::<llama_model_params>() - 8usize];
+    [
+        "Offset of field: llama_model_params::devices",
+    ][::core::mem::offset_of!(llama_model_params, devices) - 0usize];
+    [
+        "Offset of field: llama_model_params::tensor_buft_overrides",
+    ][::core::mem::offset_of!(llama_model_params, tensor_buft_overrides) - 8usize];
+    [
+        "Offset of field: llama_model_params::n_gpu_layers",
+    ][::core::mem::offset_of!(llama_model_params, n_gpu_layers) - 16usize];
+    [
+        "Offset of field: llama_model_params::split_mode",
+    ][::core::mem::offset_of!(llama_model_params, split_mode) - 20usize];
+    [
+        "Offset of field: llama_model_params::load_mode",
+    ][::core::mem::offset_of!(llama_model_params, load_mode) - 24usize];
+    [
+        "Offset of field: llama_model_params::lazy_mode",
+    ][::core::mem::offset_of!(llama_model_params, lazy_mode) - 28usize];
+    [
+        "Offset of field: llama_model_params::main_gpu",
+    ][::core::mem::offset_of!(llama_model_params, main_gpu) - 32usize];
+    [
+        "Offset of field: llama_model_params::tensor_split",
+    ][::core::mem::offset_of!(llama_model_params, tensor_split) - 40usize];
+    [
+        "Offset of field: llama_model_params::progress_callback",
+    ][::core::mem::offset_of!(llama_model_params, progress_callback) - 48usize];
+    [
+        "Offset of field: llama_model_params::progress_callback_user_data",
+    ][::core::mem::offset_of!(llama_model_params, progress_callback_user_data)
+        - 56usize];
+    [
+        "Offset of field: llama_model_params::kv_overrides",
+    ][::core::mem::offset_of!(llama_model_params, kv_overrides) - 64usize];
+    [
+        "Offset of field: llama_model_params::vocab_only",
+    ][::core::mem::offset_of!(llama_model_params, vocab_only) - 72usize];
+    [
+        "Offset of field: llama_model_params::check_tensors",
+    ][::core::mem::offset_of!(llama_model_params, check_tensors) - 73usize];
+    [
+        "Offset of field: llama_model_params::use_extra_bufts",
+    ][::core::mem::offset_of!(llama_model_params, use_extra_bufts) - 74usize];
+    [
+        "Offset of field: llama_model_params::no_host",
+    ][::core::mem::offset_of!(llama_model_params, no_host) - 75usize];
+    [
+        "Offset of field: llama_model_params::no_alloc",
+    ][::core::mem::offset_of!(llama_model_params, no_alloc) - 76usize];
+    [
+        "Offset of field: llama_model_params::load_mtp",
+    ][::core::mem::offset_of!(llama_model_params, load_mtp) - 77usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -695,12 +834,18 @@ pub struct llama_sampler_seq_config {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_sampler_seq_config"][::core::mem::size_of::<llama_sampler_seq_config>() - 16usize];
-    ["Alignment of llama_sampler_seq_config"][::core::mem::align_of::<llama_sampler_seq_config>() - 8usize];
-    ["Offset of field: llama_sampler_seq_config::seq_id"]
-        [::core::mem::offset_of!(llama_sampler_seq_config, seq_id) - 0usize];
-    ["Offset of field: llama_sampler_seq_config::sampler"]
-        [::core::mem::offset_of!(llama_sampler_seq_config, sampler) - 8usize];
+    [
+        "Size of llama_sampler_seq_config",
+    ][::core::mem::size_of::<llama_sampler_seq_config>() - 16usize];
+    [
+        "Alignment of llama_sampler_seq_config",
+    ][::core::mem::align_of::<llama_sampler_seq_config>() - 8usize];
+    [
+        "Offset of field: llama_sampler_seq_config::seq_id",
+    ][::core::mem::offset_of!(llama_sampler_seq_config, seq_id) - 0usize];
+    [
+        "Offset of field: llama_sampler_seq_config::sampler",
+    ][::core::mem::offset_of!(llama_sampler_seq_config, sampler) - 8usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -748,84 +893,132 @@ pub struct llama_context_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_context_params"][::core::mem::size_of::<llama_context_params>() - 184usize];
-    ["Alignment of llama_context_params"][::core::mem::align_of::<llama_context_params>() - 8usize];
-    ["Offset of field: llama_context_params::n_ctx"][::core::mem::offset_of!(llama_context_params, n_ctx) - 0usize];
-    ["Offset of field: llama_context_params::n_batch"][::core::mem::offset_of!(llama_context_params, n_batch) - 4usize];
-    ["Offset of field: llama_context_params::n_ubatch"]
-        [::core::mem::offset_of!(llama_context_params, n_ubatch) - 8usize];
-    ["Offset of field: llama_context_params::n_seq_max"]
-        [::core::mem::offset_of!(llama_context_params, n_seq_max) - 12usize];
-    ["Offset of field: llama_context_params::n_rs_seq"]
-        [::core::mem::offset_of!(llama_context_params, n_rs_seq) - 16usize];
-    ["Offset of field: llama_context_params::n_outputs_max"]
-        [::core::mem::offset_of!(llama_context_params, n_outputs_max) - 20usize];
-    ["Offset of field: llama_context_params::n_outputs_max_per_seq"]
-        [::core::mem::offset_of!(llama_context_params, n_outputs_max_per_seq) - 24usize];
-    ["Offset of field: llama_context_params::n_threads"]
-        [::core::mem::offset_of!(llama_context_params, n_threads) - 28usize];
-    ["Offset of field: llama_context_params::n_threads_batch"]
-        [::core::mem::offset_of!(llama_context_params, n_threads_batch) - 32usize];
-    ["Offset of field: llama_context_params::ctx_type"]
-        [::core::mem::offset_of!(llama_context_params, ctx_type) - 36usize];
-    ["Offset of field: llama_context_params::rope_scaling_type"]
-        [::core::mem::offset_of!(llama_context_params, rope_scaling_type) - 40usize];
-    ["Offset of field: llama_context_params::pooling_type"]
-        [::core::mem::offset_of!(llama_context_params, pooling_type) - 44usize];
-    ["Offset of field: llama_context_params::attention_type"]
-        [::core::mem::offset_of!(llama_context_params, attention_type) - 48usize];
-    ["Offset of field: llama_context_params::flash_attn_type"]
-        [::core::mem::offset_of!(llama_context_params, flash_attn_type) - 52usize];
-    ["Offset of field: llama_context_params::rope_freq_base"]
-        [::core::mem::offset_of!(llama_context_params, rope_freq_base) - 56usize];
-    ["Offset of field: llama_context_params::rope_freq_scale"]
-        [::core::mem::offset_of!(llama_context_params, rope_freq_scale) - 60usize];
-    ["Offset of field: llama_context_params::yarn_ext_factor"]
-        [::core::mem::offset_of!(llama_context_params, yarn_ext_factor) - 64usize];
-    ["Offset of field: llama_context_params::yarn_attn_factor"]
-        [::core::mem::offset_of!(llama_context_params, yarn_attn_factor) - 68usize];
-    ["Offset of field: llama_context_params::yarn_beta_fast"]
-        [::core::mem::offset_of!(llama_context_params, yarn_beta_fast) - 72usize];
-    ["Offset of field: llama_context_params::yarn_beta_slow"]
-        [::core::mem::offset_of!(llama_context_params, yarn_beta_slow) - 76usize];
-    ["Offset of field: llama_context_params::yarn_orig_ctx"]
-        [::core::mem::offset_of!(llama_context_params, yarn_orig_ctx) - 80usize];
-    ["Offset of field: llama_context_params::defrag_thold"]
-        [::core::mem::offset_of!(llama_context_params, defrag_thold) - 84usize];
-    ["Offset of field: llama_context_params::cb_eval"]
-        [::core::mem::offset_of!(llama_context_params, cb_eval) - 88usize];
-    ["Offset of field: llama_context_params::cb_eval_user_data"]
-        [::core::mem::offset_of!(llama_context_params, cb_eval_user_data) - 96usize];
-    ["Offset of field: llama_context_params::type_k"][::core::mem::offset_of!(llama_context_params, type_k) - 104usize];
-    ["Offset of field: llama_context_params::type_v"][::core::mem::offset_of!(llama_context_params, type_v) - 108usize];
-    ["Offset of field: llama_context_params::abort_callback"]
-        [::core::mem::offset_of!(llama_context_params, abort_callback) - 112usize];
-    ["Offset of field: llama_context_params::abort_callback_data"]
-        [::core::mem::offset_of!(llama_context_params, abort_callback_data) - 120usize];
-    ["Offset of field: llama_context_params::embeddings"]
-        [::core::mem::offset_of!(llama_context_params, embeddings) - 128usize];
-    ["Offset of field: llama_context_params::offload_kqv"]
-        [::core::mem::offset_of!(llama_context_params, offload_kqv) - 129usize];
-    ["Offset of field: llama_context_params::no_perf"]
-        [::core::mem::offset_of!(llama_context_params, no_perf) - 130usize];
-    ["Offset of field: llama_context_params::op_offload"]
-        [::core::mem::offset_of!(llama_context_params, op_offload) - 131usize];
-    ["Offset of field: llama_context_params::swa_full"]
-        [::core::mem::offset_of!(llama_context_params, swa_full) - 132usize];
-    ["Offset of field: llama_context_params::kv_unified"]
-        [::core::mem::offset_of!(llama_context_params, kv_unified) - 133usize];
-    ["Offset of field: llama_context_params::samplers"]
-        [::core::mem::offset_of!(llama_context_params, samplers) - 136usize];
-    ["Offset of field: llama_context_params::n_samplers"]
-        [::core::mem::offset_of!(llama_context_params, n_samplers) - 144usize];
-    ["Offset of field: llama_context_params::ctx_other"]
-        [::core::mem::offset_of!(llama_context_params, ctx_other) - 152usize];
-    ["Offset of field: llama_context_params::pmkvq_plan"]
-        [::core::mem::offset_of!(llama_context_params, pmkvq_plan) - 160usize];
-    ["Offset of field: llama_context_params::pmkvq_budget"]
-        [::core::mem::offset_of!(llama_context_params, pmkvq_budget) - 168usize];
-    ["Offset of field: llama_context_params::pmkvq_rule"]
-        [::core::mem::offset_of!(llama_context_params, pmkvq_rule) - 176usize];
+    [
+        "Size of llama_context_params",
+    ][::core::mem::size_of::<llama_context_params>() - 184usize];
+    [
+        "Alignment of llama_context_params",
+    ][::core::mem::align_of::<llama_context_params>() - 8usize];
+    [
+        "Offset of field: llama_context_params::n_ctx",
+    ][::core::mem::offset_of!(llama_context_params, n_ctx) - 0usize];
+    [
+        "Offset of field: llama_context_params::n_batch",
+    ][::core::mem::offset_of!(llama_context_params, n_batch) - 4usize];
+    [
+        "Offset of field: llama_context_params::n_ubatch",
+    ][::core::mem::offset_of!(llama_context_params, n_ubatch) - 8usize];
+    [
+        "Offset of field: llama_context_params::n_seq_max",
+    ][::core::mem::offset_of!(llama_context_params, n_seq_max) - 12usize];
+    [
+        "Offset of field: llama_context_params::n_rs_seq",
+    ][::core::mem::offset_of!(llama_context_params, n_rs_seq) - 16usize];
+    [
+        "Offset of field: llama_context_params::n_outputs_max",
+    ][::core::mem::offset_of!(llama_context_params, n_outputs_max) - 20usize];
+    [
+        "Offset of field: llama_context_params::n_outputs_max_per_seq",
+    ][::core::mem::offset_of!(llama_context_params, n_outputs_max_per_seq) - 24usize];
+    [
+        "Offset of field: llama_context_params::n_threads",
+    ][::core::mem::offset_of!(llama_context_params, n_threads) - 28usize];
+    [
+        "Offset of field: llama_context_params::n_threads_batch",
+    ][::core::mem::offset_of!(llama_context_params, n_threads_batch) - 32usize];
+    [
+        "Offset of field: llama_context_params::ctx_type",
+    ][::core::mem::offset_of!(llama_context_params, ctx_type) - 36usize];
+    [
+        "Offset of field: llama_context_params::rope_scaling_type",
+    ][::core::mem::offset_of!(llama_context_params, rope_scaling_type) - 40usize];
+    [
+        "Offset of field: llama_context_params::pooling_type",
+    ][::core::mem::offset_of!(llama_context_params, pooling_type) - 44usize];
+    [
+        "Offset of field: llama_context_params::attention_type",
+    ][::core::mem::offset_of!(llama_context_params, attention_type) - 48usize];
+    [
+        "Offset of field: llama_context_params::flash_attn_type",
+    ][::core::mem::offset_of!(llama_context_params, flash_attn_type) - 52usize];
+    [
+        "Offset of field: llama_context_params::rope_freq_base",
+    ][::core::mem::offset_of!(llama_context_params, rope_freq_base) - 56usize];
+    [
+        "Offset of field: llama_context_params::rope_freq_scale",
+    ][::core::mem::offset_of!(llama_context_params, rope_freq_scale) - 60usize];
+    [
+        "Offset of field: llama_context_params::yarn_ext_factor",
+    ][::core::mem::offset_of!(llama_context_params, yarn_ext_factor) - 64usize];
+    [
+        "Offset of field: llama_context_params::yarn_attn_factor",
+    ][::core::mem::offset_of!(llama_context_params, yarn_attn_factor) - 68usize];
+    [
+        "Offset of field: llama_context_params::yarn_beta_fast",
+    ][::core::mem::offset_of!(llama_context_params, yarn_beta_fast) - 72usize];
+    [
+        "Offset of field: llama_context_params::yarn_beta_slow",
+    ][::core::mem::offset_of!(llama_context_params, yarn_beta_slow) - 76usize];
+    [
+        "Offset of field: llama_context_params::yarn_orig_ctx",
+    ][::core::mem::offset_of!(llama_context_params, yarn_orig_ctx) - 80usize];
+    [
+        "Offset of field: llama_context_params::defrag_thold",
+    ][::core::mem::offset_of!(llama_context_params, defrag_thold) - 84usize];
+    [
+        "Offset of field: llama_context_params::cb_eval",
+    ][::core::mem::offset_of!(llama_context_params, cb_eval) - 88usize];
+    [
+        "Offset of field: llama_context_params::cb_eval_user_data",
+    ][::core::mem::offset_of!(llama_context_params, cb_eval_user_data) - 96usize];
+    [
+        "Offset of field: llama_context_params::type_k",
+    ][::core::mem::offset_of!(llama_context_params, type_k) - 104usize];
+    [
+        "Offset of field: llama_context_params::type_v",
+    ][::core::mem::offset_of!(llama_context_params, type_v) - 108usize];
+    [
+        "Offset of field: llama_context_params::abort_callback",
+    ][::core::mem::offset_of!(llama_context_params, abort_callback) - 112usize];
+    [
+        "Offset of field: llama_context_params::abort_callback_data",
+    ][::core::mem::offset_of!(llama_context_params, abort_callback_data) - 120usize];
+    [
+        "Offset of field: llama_context_params::embeddings",
+    ][::core::mem::offset_of!(llama_context_params, embeddings) - 128usize];
+    [
+        "Offset of field: llama_context_params::offload_kqv",
+    ][::core::mem::offset_of!(llama_context_params, offload_kqv) - 129usize];
+    [
+        "Offset of field: llama_context_params::no_perf",
+    ][::core::mem::offset_of!(llama_context_params, no_perf) - 130usize];
+    [
+        "Offset of field: llama_context_params::op_offload",
+    ][::core::mem::offset_of!(llama_context_params, op_offload) - 131usize];
+    [
+        "Offset of field: llama_context_params::swa_full",
+    ][::core::mem::offset_of!(llama_context_params, swa_full) - 132usize];
+    [
+        "Offset of field: llama_context_params::kv_unified",
+    ][::core::mem::offset_of!(llama_context_params, kv_unified) - 133usize];
+    [
+        "Offset of field: llama_context_params::samplers",
+    ][::core::mem::offset_of!(llama_context_params, samplers) - 136usize];
+    [
+        "Offset of field: llama_context_params::n_samplers",
+    ][::core::mem::offset_of!(llama_context_params, n_samplers) - 144usize];
+    [
+        "Offset of field: llama_context_params::ctx_other",
+    ][::core::mem::offset_of!(llama_context_params, ctx_other) - 152usize];
+    [
+        "Offset of field: llama_context_params::pmkvq_plan",
+    ][::core::mem::offset_of!(llama_context_params, pmkvq_plan) - 160usize];
+    [
+        "Offset of field: llama_context_params::pmkvq_budget",
+    ][::core::mem::offset_of!(llama_context_params, pmkvq_budget) - 168usize];
+    [
+        "Offset of field: llama_context_params::pmkvq_rule",
+    ][::core::mem::offset_of!(llama_context_params, pmkvq_rule) - 176usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -835,12 +1028,18 @@ pub struct llama_model_tensor_override {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_model_tensor_override"][::core::mem::size_of::<llama_model_tensor_override>() - 16usize];
-    ["Alignment of llama_model_tensor_override"][::core::mem::align_of::<llama_model_tensor_override>() - 8usize];
-    ["Offset of field: llama_model_tensor_override::pattern"]
-        [::core::mem::offset_of!(llama_model_tensor_override, pattern) - 0usize];
-    ["Offset of field: llama_model_tensor_override::type_"]
-        [::core::mem::offset_of!(llama_model_tensor_override, type_) - 8usize];
+    [
+        "Size of llama_model_tensor_override",
+    ][::core::mem::size_of::<llama_model_tensor_override>() - 16usize];
+    [
+        "Alignment of llama_model_tensor_override",
+    ][::core::mem::align_of::<llama_model_tensor_override>() - 8usize];
+    [
+        "Offset of field: llama_model_tensor_override::pattern",
+    ][::core::mem::offset_of!(llama_model_tensor_override, pattern) - 0usize];
+    [
+        "Offset of field: llama_model_tensor_override::type_",
+    ][::core::mem::offset_of!(llama_model_tensor_override, type_) - 8usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -851,14 +1050,21 @@ pub struct llama_model_imatrix_data {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_model_imatrix_data"][::core::mem::size_of::<llama_model_imatrix_data>() - 24usize];
-    ["Alignment of llama_model_imatrix_data"][::core::mem::align_of::<llama_model_imatrix_data>() - 8usize];
-    ["Offset of field: llama_model_imatrix_data::name"]
-        [::core::mem::offset_of!(llama_model_imatrix_data, name) - 0usize];
-    ["Offset of field: llama_model_imatrix_data::data"]
-        [::core::mem::offset_of!(llama_model_imatrix_data, data) - 8usize];
-    ["Offset of field: llama_model_imatrix_data::size"]
-        [::core::mem::offset_of!(llama_model_imatrix_data, size) - 16usize];
+    [
+        "Size of llama_model_imatrix_data",
+    ][::core::mem::size_of::<llama_model_imatrix_data>() - 24usize];
+    [
+        "Alignment of llama_model_imatrix_data",
+    ][::core::mem::align_of::<llama_model_imatrix_data>() - 8usize];
+    [
+        "Offset of field: llama_model_imatrix_data::name",
+    ][::core::mem::offset_of!(llama_model_imatrix_data, name) - 0usize];
+    [
+        "Offset of field: llama_model_imatrix_data::data",
+    ][::core::mem::offset_of!(llama_model_imatrix_data, data) - 8usize];
+    [
+        "Offset of field: llama_model_imatrix_data::size",
+    ][::core::mem::offset_of!(llama_model_imatrix_data, size) - 16usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -881,38 +1087,59 @@ pub struct llama_model_quantize_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_model_quantize_params"][::core::mem::size_of::<llama_model_quantize_params>() - 64usize];
-    ["Alignment of llama_model_quantize_params"][::core::mem::align_of::<llama_model_quantize_params>() - 8usize];
-    ["Offset of field: llama_model_quantize_params::nthread"]
-        [::core::mem::offset_of!(llama_model_quantize_params, nthread) - 0usize];
-    ["Offset of field: llama_model_quantize_params::ftype"]
-        [::core::mem::offset_of!(llama_model_quantize_params, ftype) - 4usize];
-    ["Offset of field: llama_model_quantize_params::output_tensor_type"]
-        [::core::mem::offset_of!(llama_model_quantize_params, output_tensor_type) - 8usize];
-    ["Offset of field: llama_model_quantize_params::token_embedding_type"]
-        [::core::mem::offset_of!(llama_model_quantize_params, token_embedding_type) - 12usize];
-    ["Offset of field: llama_model_quantize_params::allow_requantize"]
-        [::core::mem::offset_of!(llama_model_quantize_params, allow_requantize) - 16usize];
-    ["Offset of field: llama_model_quantize_params::quantize_output_tensor"]
-        [::core::mem::offset_of!(llama_model_quantize_params, quantize_output_tensor) - 17usize];
-    ["Offset of field: llama_model_quantize_params::only_copy"]
-        [::core::mem::offset_of!(llama_model_quantize_params, only_copy) - 18usize];
-    ["Offset of field: llama_model_quantize_params::pure_"]
-        [::core::mem::offset_of!(llama_model_quantize_params, pure_) - 19usize];
-    ["Offset of field: llama_model_quantize_params::keep_split"]
-        [::core::mem::offset_of!(llama_model_quantize_params, keep_split) - 20usize];
-    ["Offset of field: llama_model_quantize_params::dry_run"]
-        [::core::mem::offset_of!(llama_model_quantize_params, dry_run) - 21usize];
-    ["Offset of field: llama_model_quantize_params::imatrix"]
-        [::core::mem::offset_of!(llama_model_quantize_params, imatrix) - 24usize];
-    ["Offset of field: llama_model_quantize_params::kv_overrides"]
-        [::core::mem::offset_of!(llama_model_quantize_params, kv_overrides) - 32usize];
-    ["Offset of field: llama_model_quantize_params::tt_overrides"]
-        [::core::mem::offset_of!(llama_model_quantize_params, tt_overrides) - 40usize];
-    ["Offset of field: llama_model_quantize_params::prune_layers"]
-        [::core::mem::offset_of!(llama_model_quantize_params, prune_layers) - 48usize];
-    ["Offset of field: llama_model_quantize_params::max_buf_size"]
-        [::core::mem::offset_of!(llama_model_quantize_params, max_buf_size) - 56usize];
+    [
+        "Size of llama_model_quantize_params",
+    ][::core::mem::size_of::<llama_model_quantize_params>() - 64usize];
+    [
+        "Alignment of llama_model_quantize_params",
+    ][::core::mem::align_of::<llama_model_quantize_params>() - 8usize];
+    [
+        "Offset of field: llama_model_quantize_params::nthread",
+    ][::core::mem::offset_of!(llama_model_quantize_params, nthread) - 0usize];
+    [
+        "Offset of field: llama_model_quantize_params::ftype",
+    ][::core::mem::offset_of!(llama_model_quantize_params, ftype) - 4usize];
+    [
+        "Offset of field: llama_model_quantize_params::output_tensor_type",
+    ][::core::mem::offset_of!(llama_model_quantize_params, output_tensor_type) - 8usize];
+    [
+        "Offset of field: llama_model_quantize_params::token_embedding_type",
+    ][::core::mem::offset_of!(llama_model_quantize_params, token_embedding_type)
+        - 12usize];
+    [
+        "Offset of field: llama_model_quantize_params::allow_requantize",
+    ][::core::mem::offset_of!(llama_model_quantize_params, allow_requantize) - 16usize];
+    [
+        "Offset of field: llama_model_quantize_params::quantize_output_tensor",
+    ][::core::mem::offset_of!(llama_model_quantize_params, quantize_output_tensor)
+        - 17usize];
+    [
+        "Offset of field: llama_model_quantize_params::only_copy",
+    ][::core::mem::offset_of!(llama_model_quantize_params, only_copy) - 18usize];
+    [
+        "Offset of field: llama_model_quantize_params::pure_",
+    ][::core::mem::offset_of!(llama_model_quantize_params, pure_) - 19usize];
+    [
+        "Offset of field: llama_model_quantize_params::keep_split",
+    ][::core::mem::offset_of!(llama_model_quantize_params, keep_split) - 20usize];
+    [
+        "Offset of field: llama_model_quantize_params::dry_run",
+    ][::core::mem::offset_of!(llama_model_quantize_params, dry_run) - 21usize];
+    [
+        "Offset of field: llama_model_quantize_params::imatrix",
+    ][::core::mem::offset_of!(llama_model_quantize_params, imatrix) - 24usize];
+    [
+        "Offset of field: llama_model_quantize_params::kv_overrides",
+    ][::core::mem::offset_of!(llama_model_quantize_params, kv_overrides) - 32usize];
+    [
+        "Offset of field: llama_model_quantize_params::tt_overrides",
+    ][::core::mem::offset_of!(llama_model_quantize_params, tt_overrides) - 40usize];
+    [
+        "Offset of field: llama_model_quantize_params::prune_layers",
+    ][::core::mem::offset_of!(llama_model_quantize_params, prune_layers) - 48usize];
+    [
+        "Offset of field: llama_model_quantize_params::max_buf_size",
+    ][::core::mem::offset_of!(llama_model_quantize_params, max_buf_size) - 56usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -923,9 +1150,15 @@ pub struct llama_logit_bias {
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of llama_logit_bias"][::core::mem::size_of::<llama_logit_bias>() - 8usize];
-    ["Alignment of llama_logit_bias"][::core::mem::align_of::<llama_logit_bias>() - 4usize];
-    ["Offset of field: llama_logit_bias::token"][::core::mem::offset_of!(llama_logit_bias, token) - 0usize];
-    ["Offset of field: llama_logit_bias::bias"][::core::mem::offset_of!(llama_logit_bias, bias) - 4usize];
+    [
+        "Alignment of llama_logit_bias",
+    ][::core::mem::align_of::<llama_logit_bias>() - 4usize];
+    [
+        "Offset of field: llama_logit_bias::token",
+    ][::core::mem::offset_of!(llama_logit_bias, token) - 0usize];
+    [
+        "Offset of field: llama_logit_bias::bias",
+    ][::core::mem::offset_of!(llama_logit_bias, bias) - 4usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -934,10 +1167,15 @@ pub struct llama_sampler_chain_params {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_sampler_chain_params"][::core::mem::size_of::<llama_sampler_chain_params>() - 1usize];
-    ["Alignment of llama_sampler_chain_params"][::core::mem::align_of::<llama_sampler_chain_params>() - 1usize];
-    ["Offset of field: llama_sampler_chain_params::no_perf"]
-        [::core::mem::offset_of!(llama_sampler_chain_params, no_perf) - 0usize];
+    [
+        "Size of llama_sampler_chain_params",
+    ][::core::mem::size_of::<llama_sampler_chain_params>() - 1usize];
+    [
+        "Alignment of llama_sampler_chain_params",
+    ][::core::mem::align_of::<llama_sampler_chain_params>() - 1usize];
+    [
+        "Offset of field: llama_sampler_chain_params::no_perf",
+    ][::core::mem::offset_of!(llama_sampler_chain_params, no_perf) - 0usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -947,10 +1185,18 @@ pub struct llama_chat_message {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_chat_message"][::core::mem::size_of::<llama_chat_message>() - 16usize];
-    ["Alignment of llama_chat_message"][::core::mem::align_of::<llama_chat_message>() - 8usize];
-    ["Offset of field: llama_chat_message::role"][::core::mem::offset_of!(llama_chat_message, role) - 0usize];
-    ["Offset of field: llama_chat_message::content"][::core::mem::offset_of!(llama_chat_message, content) - 8usize];
+    [
+        "Size of llama_chat_message",
+    ][::core::mem::size_of::<llama_chat_message>() - 16usize];
+    [
+        "Alignment of llama_chat_message",
+    ][::core::mem::align_of::<llama_chat_message>() - 8usize];
+    [
+        "Offset of field: llama_chat_message::role",
+    ][::core::mem::offset_of!(llama_chat_message, role) - 0usize];
+    [
+        "Offset of field: llama_chat_message::content",
+    ][::core::mem::offset_of!(llama_chat_message, content) - 8usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -991,8 +1237,9 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub fn llama_detach_threadpool(ctx: *mut llama_context);
 }
-pub type llama_model_set_tensor_data_t =
-    ::core::option::Option<unsafe extern "C" fn(tensor: *mut ggml_tensor, userdata: *mut ::core::ffi::c_void)>;
+pub type llama_model_set_tensor_data_t = ::core::option::Option<
+    unsafe extern "C" fn(tensor: *mut ggml_tensor, userdata: *mut ::core::ffi::c_void),
+>;
 unsafe extern "C" {
     pub fn llama_model_init_from_user(
         metadata: *mut gguf_context,
@@ -1014,7 +1261,10 @@ unsafe extern "C" {
     ) -> *mut llama_model;
 }
 unsafe extern "C" {
-    pub fn llama_model_load_from_file_ptr(file: *mut FILE, params: llama_model_params) -> *mut llama_model;
+    pub fn llama_model_load_from_file_ptr(
+        file: *mut FILE,
+        params: llama_model_params,
+    ) -> *mut llama_model;
 }
 unsafe extern "C" {
     pub fn llama_model_load_from_splits(
@@ -1024,7 +1274,10 @@ unsafe extern "C" {
     ) -> *mut llama_model;
 }
 unsafe extern "C" {
-    pub fn llama_model_save_to_file(model: *const llama_model, path_model: *const ::core::ffi::c_char);
+    pub fn llama_model_save_to_file(
+        model: *const llama_model,
+        path_model: *const ::core::ffi::c_char,
+    );
 }
 unsafe extern "C" {
     pub fn llama_free_model(model: *mut llama_model);
@@ -1033,10 +1286,16 @@ unsafe extern "C" {
     pub fn llama_model_free(model: *mut llama_model);
 }
 unsafe extern "C" {
-    pub fn llama_init_from_model(model: *mut llama_model, params: llama_context_params) -> *mut llama_context;
+    pub fn llama_init_from_model(
+        model: *mut llama_model,
+        params: llama_context_params,
+    ) -> *mut llama_context;
 }
 unsafe extern "C" {
-    pub fn llama_new_context_with_model(model: *mut llama_model, params: llama_context_params) -> *mut llama_context;
+    pub fn llama_new_context_with_model(
+        model: *mut llama_model,
+        params: llama_context_params,
+    ) -> *mut llama_context;
 }
 unsafe extern "C" {
     pub fn llama_free(ctx: *mut llama_context);
@@ -1081,7 +1340,11 @@ unsafe extern "C" {
     pub fn llama_n_seq_max(ctx: *const llama_context) -> u32;
 }
 unsafe extern "C" {
-    pub fn llama_pmkvq_describe(ctx: *const llama_context, buf: *mut ::core::ffi::c_char, n: usize) -> usize;
+    pub fn llama_pmkvq_describe(
+        ctx: *const llama_context,
+        buf: *mut ::core::ffi::c_char,
+        n: usize,
+    ) -> usize;
 }
 unsafe extern "C" {
     pub fn llama_n_rs_seq(ctx: *const llama_context) -> u32;
@@ -1150,7 +1413,10 @@ unsafe extern "C" {
     pub fn llama_model_n_cls_out(model: *const llama_model) -> u32;
 }
 unsafe extern "C" {
-    pub fn llama_model_cls_label(model: *const llama_model, i: u32) -> *const ::core::ffi::c_char;
+    pub fn llama_model_cls_label(
+        model: *const llama_model,
+        i: u32,
+    ) -> *const ::core::ffi::c_char;
 }
 unsafe extern "C" {
     pub fn llama_vocab_type(vocab: *const llama_vocab) -> llama_vocab_type;
@@ -1170,7 +1436,9 @@ unsafe extern "C" {
     pub fn llama_model_meta_count(model: *const llama_model) -> i32;
 }
 unsafe extern "C" {
-    pub fn llama_model_meta_key_str(key: llama_model_meta_key) -> *const ::core::ffi::c_char;
+    pub fn llama_model_meta_key_str(
+        key: llama_model_meta_key,
+    ) -> *const ::core::ffi::c_char;
 }
 unsafe extern "C" {
     pub fn llama_model_meta_key_by_index(
@@ -1189,7 +1457,11 @@ unsafe extern "C" {
     ) -> i32;
 }
 unsafe extern "C" {
-    pub fn llama_model_desc(model: *const llama_model, buf: *mut ::core::ffi::c_char, buf_size: usize) -> i32;
+    pub fn llama_model_desc(
+        model: *const llama_model,
+        buf: *mut ::core::ffi::c_char,
+        buf_size: usize,
+    ) -> i32;
 }
 unsafe extern "C" {
     pub fn llama_model_ftype(model: *const llama_model) -> llama_ftype;
@@ -1238,7 +1510,10 @@ unsafe extern "C" {
     ) -> *mut llama_adapter_lora;
 }
 unsafe extern "C" {
-    pub fn llama_adapter_lora_init_from_file_ptr(model: *mut llama_model, file: *mut FILE) -> *mut llama_adapter_lora;
+    pub fn llama_adapter_lora_init_from_file_ptr(
+        model: *mut llama_model,
+        file: *mut FILE,
+    ) -> *mut llama_adapter_lora;
 }
 unsafe extern "C" {
     pub fn llama_adapter_meta_val_str(
@@ -1271,10 +1546,14 @@ unsafe extern "C" {
     pub fn llama_adapter_lora_free(adapter: *mut llama_adapter_lora);
 }
 unsafe extern "C" {
-    pub fn llama_adapter_get_alora_n_invocation_tokens(adapter: *const llama_adapter_lora) -> u64;
+    pub fn llama_adapter_get_alora_n_invocation_tokens(
+        adapter: *const llama_adapter_lora,
+    ) -> u64;
 }
 unsafe extern "C" {
-    pub fn llama_adapter_get_alora_invocation_tokens(adapter: *const llama_adapter_lora) -> *const llama_token;
+    pub fn llama_adapter_get_alora_invocation_tokens(
+        adapter: *const llama_adapter_lora,
+    ) -> *const llama_token;
 }
 unsafe extern "C" {
     pub fn llama_set_adapters_lora(
@@ -1298,7 +1577,12 @@ unsafe extern "C" {
     pub fn llama_memory_clear(mem: llama_memory_t, data: bool);
 }
 unsafe extern "C" {
-    pub fn llama_memory_seq_rm(mem: llama_memory_t, seq_id: llama_seq_id, p0: llama_pos, p1: llama_pos) -> bool;
+    pub fn llama_memory_seq_rm(
+        mem: llama_memory_t,
+        seq_id: llama_seq_id,
+        p0: llama_pos,
+        p1: llama_pos,
+    ) -> bool;
 }
 unsafe extern "C" {
     pub fn llama_memory_seq_cp(
@@ -1331,10 +1615,16 @@ unsafe extern "C" {
     );
 }
 unsafe extern "C" {
-    pub fn llama_memory_seq_pos_min(mem: llama_memory_t, seq_id: llama_seq_id) -> llama_pos;
+    pub fn llama_memory_seq_pos_min(
+        mem: llama_memory_t,
+        seq_id: llama_seq_id,
+    ) -> llama_pos;
 }
 unsafe extern "C" {
-    pub fn llama_memory_seq_pos_max(mem: llama_memory_t, seq_id: llama_seq_id) -> llama_pos;
+    pub fn llama_memory_seq_pos_max(
+        mem: llama_memory_t,
+        seq_id: llama_seq_id,
+    ) -> llama_pos;
 }
 unsafe extern "C" {
     pub fn llama_memory_can_shift(mem: llama_memory_t) -> bool;
@@ -1346,13 +1636,21 @@ unsafe extern "C" {
     pub fn llama_get_state_size(ctx: *mut llama_context) -> usize;
 }
 unsafe extern "C" {
-    pub fn llama_state_get_data(ctx: *mut llama_context, dst: *mut u8, size: usize) -> usize;
+    pub fn llama_state_get_data(
+        ctx: *mut llama_context,
+        dst: *mut u8,
+        size: usize,
+    ) -> usize;
 }
 unsafe extern "C" {
     pub fn llama_copy_state_data(ctx: *mut llama_context, dst: *mut u8) -> usize;
 }
 unsafe extern "C" {
-    pub fn llama_state_set_data(ctx: *mut llama_context, src: *const u8, size: usize) -> usize;
+    pub fn llama_state_set_data(
+        ctx: *mut llama_context,
+        src: *const u8,
+        size: usize,
+    ) -> usize;
 }
 unsafe extern "C" {
     pub fn llama_set_state_data(ctx: *mut llama_context, src: *const u8) -> usize;
@@ -1392,10 +1690,18 @@ unsafe extern "C" {
     ) -> bool;
 }
 unsafe extern "C" {
-    pub fn llama_state_seq_get_size(ctx: *mut llama_context, seq_id: llama_seq_id) -> usize;
+    pub fn llama_state_seq_get_size(
+        ctx: *mut llama_context,
+        seq_id: llama_seq_id,
+    ) -> usize;
 }
 unsafe extern "C" {
-    pub fn llama_state_seq_get_data(ctx: *mut llama_context, dst: *mut u8, size: usize, seq_id: llama_seq_id) -> usize;
+    pub fn llama_state_seq_get_data(
+        ctx: *mut llama_context,
+        dst: *mut u8,
+        size: usize,
+        seq_id: llama_seq_id,
+    ) -> usize;
 }
 unsafe extern "C" {
     pub fn llama_state_seq_set_data(
@@ -1481,9 +1787,15 @@ pub struct llama_embd {
 const _: () = {
     ["Size of llama_embd"][::core::mem::size_of::<llama_embd>() - 24usize];
     ["Alignment of llama_embd"][::core::mem::align_of::<llama_embd>() - 8usize];
-    ["Offset of field: llama_embd::data"][::core::mem::offset_of!(llama_embd, data) - 0usize];
-    ["Offset of field: llama_embd::n_rows"][::core::mem::offset_of!(llama_embd, n_rows) - 8usize];
-    ["Offset of field: llama_embd::n_embd"][::core::mem::offset_of!(llama_embd, n_embd) - 16usize];
+    [
+        "Offset of field: llama_embd::data",
+    ][::core::mem::offset_of!(llama_embd, data) - 0usize];
+    [
+        "Offset of field: llama_embd::n_rows",
+    ][::core::mem::offset_of!(llama_embd, n_rows) - 8usize];
+    [
+        "Offset of field: llama_embd::n_embd",
+    ][::core::mem::offset_of!(llama_embd, n_embd) - 16usize];
 };
 unsafe extern "C" {
     pub fn llama_batch_ext_init(ctx: *mut llama_context) -> *mut llama_batch_ext;
@@ -1498,34 +1810,74 @@ unsafe extern "C" {
     pub fn llama_batch_ext_add(batch: *mut llama_batch_ext, seq_id: llama_seq_id) -> i32;
 }
 unsafe extern "C" {
-    pub fn llama_batch_ext_add_token(batch: *mut llama_batch_ext, seq_id: llama_seq_id, id: llama_token) -> i32;
+    pub fn llama_batch_ext_add_token(
+        batch: *mut llama_batch_ext,
+        seq_id: llama_seq_id,
+        id: llama_token,
+    ) -> i32;
 }
 unsafe extern "C" {
-    pub fn llama_batch_ext_add_embd(batch: *mut llama_batch_ext, seq_id: llama_seq_id, embd: llama_embd) -> i32;
+    pub fn llama_batch_ext_add_embd(
+        batch: *mut llama_batch_ext,
+        seq_id: llama_seq_id,
+        embd: llama_embd,
+    ) -> i32;
 }
 unsafe extern "C" {
-    pub fn llama_batch_ext_add_seq(batch: *mut llama_batch_ext, idx: i32, seq_id: llama_seq_id) -> bool;
+    pub fn llama_batch_ext_add_seq(
+        batch: *mut llama_batch_ext,
+        idx: i32,
+        seq_id: llama_seq_id,
+    ) -> bool;
 }
 unsafe extern "C" {
-    pub fn llama_batch_ext_set_embd_token(batch: *mut llama_batch_ext, idx: i32, embd: llama_embd) -> bool;
+    pub fn llama_batch_ext_set_embd_token(
+        batch: *mut llama_batch_ext,
+        idx: i32,
+        embd: llama_embd,
+    ) -> bool;
 }
 unsafe extern "C" {
-    pub fn llama_batch_ext_set_embd_state(batch: *mut llama_batch_ext, idx: i32, embd: llama_embd) -> bool;
+    pub fn llama_batch_ext_set_embd_state(
+        batch: *mut llama_batch_ext,
+        idx: i32,
+        embd: llama_embd,
+    ) -> bool;
 }
 unsafe extern "C" {
-    pub fn llama_batch_ext_set_output_embd(batch: *mut llama_batch_ext, idx: i32, value: bool) -> bool;
+    pub fn llama_batch_ext_set_output_embd(
+        batch: *mut llama_batch_ext,
+        idx: i32,
+        value: bool,
+    ) -> bool;
 }
 unsafe extern "C" {
-    pub fn llama_batch_ext_set_output_logits(batch: *mut llama_batch_ext, idx: i32, value: bool) -> bool;
+    pub fn llama_batch_ext_set_output_logits(
+        batch: *mut llama_batch_ext,
+        idx: i32,
+        value: bool,
+    ) -> bool;
 }
 unsafe extern "C" {
-    pub fn llama_batch_ext_set_pos(batch: *mut llama_batch_ext, idx: i32, pos: *const llama_pos) -> bool;
+    pub fn llama_batch_ext_set_pos(
+        batch: *mut llama_batch_ext,
+        idx: i32,
+        pos: *const llama_pos,
+    ) -> bool;
 }
 unsafe extern "C" {
-    pub fn llama_process(ctx: *mut llama_context, type_: llama_process_type, batch: *mut llama_batch_ext) -> i32;
+    pub fn llama_process(
+        ctx: *mut llama_context,
+        type_: llama_process_type,
+        batch: *mut llama_batch_ext,
+    ) -> i32;
 }
 unsafe extern "C" {
-    pub fn llama_set_n_threads(ctx: *mut llama_context, n_threads: i32, n_threads_batch: i32);
+    pub fn llama_set_n_threads(
+        ctx: *mut llama_context,
+        n_threads: i32,
+        n_threads_batch: i32,
+    );
 }
 unsafe extern "C" {
     pub fn llama_n_threads(ctx: *mut llama_context) -> i32;
@@ -1568,7 +1920,10 @@ unsafe extern "C" {
     pub fn llama_get_embeddings_ith(ctx: *mut llama_context, i: i32) -> *mut f32;
 }
 unsafe extern "C" {
-    pub fn llama_get_embeddings_seq(ctx: *mut llama_context, seq_id: llama_seq_id) -> *mut f32;
+    pub fn llama_get_embeddings_seq(
+        ctx: *mut llama_context,
+        seq_id: llama_seq_id,
+    ) -> *mut f32;
 }
 unsafe extern "C" {
     pub fn llama_get_sampled_token_ith(ctx: *mut llama_context, i: i32) -> llama_token;
@@ -1586,19 +1941,31 @@ unsafe extern "C" {
     pub fn llama_get_sampled_logits_count_ith(ctx: *mut llama_context, i: i32) -> u32;
 }
 unsafe extern "C" {
-    pub fn llama_get_sampled_candidates_ith(ctx: *mut llama_context, i: i32) -> *mut llama_token;
+    pub fn llama_get_sampled_candidates_ith(
+        ctx: *mut llama_context,
+        i: i32,
+    ) -> *mut llama_token;
 }
 unsafe extern "C" {
-    pub fn llama_get_sampled_candidates_count_ith(ctx: *mut llama_context, i: i32) -> u32;
+    pub fn llama_get_sampled_candidates_count_ith(
+        ctx: *mut llama_context,
+        i: i32,
+    ) -> u32;
 }
 unsafe extern "C" {
-    pub fn llama_vocab_get_text(vocab: *const llama_vocab, token: llama_token) -> *const ::core::ffi::c_char;
+    pub fn llama_vocab_get_text(
+        vocab: *const llama_vocab,
+        token: llama_token,
+    ) -> *const ::core::ffi::c_char;
 }
 unsafe extern "C" {
     pub fn llama_vocab_get_score(vocab: *const llama_vocab, token: llama_token) -> f32;
 }
 unsafe extern "C" {
-    pub fn llama_vocab_get_attr(vocab: *const llama_vocab, token: llama_token) -> llama_token_attr;
+    pub fn llama_vocab_get_attr(
+        vocab: *const llama_vocab,
+        token: llama_token,
+    ) -> llama_token_attr;
 }
 unsafe extern "C" {
     pub fn llama_vocab_is_eog(vocab: *const llama_vocab, token: llama_token) -> bool;
@@ -1661,13 +2028,19 @@ unsafe extern "C" {
     pub fn llama_vocab_fim_sep(vocab: *const llama_vocab) -> llama_token;
 }
 unsafe extern "C" {
-    pub fn llama_token_get_text(vocab: *const llama_vocab, token: llama_token) -> *const ::core::ffi::c_char;
+    pub fn llama_token_get_text(
+        vocab: *const llama_vocab,
+        token: llama_token,
+    ) -> *const ::core::ffi::c_char;
 }
 unsafe extern "C" {
     pub fn llama_token_get_score(vocab: *const llama_vocab, token: llama_token) -> f32;
 }
 unsafe extern "C" {
-    pub fn llama_token_get_attr(vocab: *const llama_vocab, token: llama_token) -> llama_token_attr;
+    pub fn llama_token_get_attr(
+        vocab: *const llama_vocab,
+        token: llama_token,
+    ) -> llama_token_attr;
 }
 unsafe extern "C" {
     pub fn llama_token_is_eog(vocab: *const llama_vocab, token: llama_token) -> bool;
@@ -1766,7 +2139,10 @@ unsafe extern "C" {
     ) -> i32;
 }
 unsafe extern "C" {
-    pub fn llama_chat_builtin_templates(output: *mut *const ::core::ffi::c_char, len: usize) -> i32;
+    pub fn llama_chat_builtin_templates(
+        output: *mut *const ::core::ffi::c_char,
+        len: usize,
+    ) -> i32;
 }
 pub type llama_sampler_context_t = *mut ::core::ffi::c_void;
 #[repr(C)]
@@ -1779,23 +2155,44 @@ pub struct llama_sampler_data {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_sampler_data"][::core::mem::size_of::<llama_sampler_data>() - 32usize];
-    ["Alignment of llama_sampler_data"][::core::mem::align_of::<llama_sampler_data>() - 8usize];
-    ["Offset of field: llama_sampler_data::logits"][::core::mem::offset_of!(llama_sampler_data, logits) - 0usize];
-    ["Offset of field: llama_sampler_data::probs"][::core::mem::offset_of!(llama_sampler_data, probs) - 8usize];
-    ["Offset of field: llama_sampler_data::sampled"][::core::mem::offset_of!(llama_sampler_data, sampled) - 16usize];
-    ["Offset of field: llama_sampler_data::candidates"]
-        [::core::mem::offset_of!(llama_sampler_data, candidates) - 24usize];
+    [
+        "Size of llama_sampler_data",
+    ][::core::mem::size_of::<llama_sampler_data>() - 32usize];
+    [
+        "Alignment of llama_sampler_data",
+    ][::core::mem::align_of::<llama_sampler_data>() - 8usize];
+    [
+        "Offset of field: llama_sampler_data::logits",
+    ][::core::mem::offset_of!(llama_sampler_data, logits) - 0usize];
+    [
+        "Offset of field: llama_sampler_data::probs",
+    ][::core::mem::offset_of!(llama_sampler_data, probs) - 8usize];
+    [
+        "Offset of field: llama_sampler_data::sampled",
+    ][::core::mem::offset_of!(llama_sampler_data, sampled) - 16usize];
+    [
+        "Offset of field: llama_sampler_data::candidates",
+    ][::core::mem::offset_of!(llama_sampler_data, candidates) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct llama_sampler_i {
-    pub name: ::core::option::Option<unsafe extern "C" fn(smpl: *const llama_sampler) -> *const ::core::ffi::c_char>,
-    pub accept: ::core::option::Option<unsafe extern "C" fn(smpl: *mut llama_sampler, token: llama_token)>,
-    pub apply:
-        ::core::option::Option<unsafe extern "C" fn(smpl: *mut llama_sampler, cur_p: *mut llama_token_data_array)>,
+    pub name: ::core::option::Option<
+        unsafe extern "C" fn(smpl: *const llama_sampler) -> *const ::core::ffi::c_char,
+    >,
+    pub accept: ::core::option::Option<
+        unsafe extern "C" fn(smpl: *mut llama_sampler, token: llama_token),
+    >,
+    pub apply: ::core::option::Option<
+        unsafe extern "C" fn(
+            smpl: *mut llama_sampler,
+            cur_p: *mut llama_token_data_array,
+        ),
+    >,
     pub reset: ::core::option::Option<unsafe extern "C" fn(smpl: *mut llama_sampler)>,
-    pub clone: ::core::option::Option<unsafe extern "C" fn(smpl: *const llama_sampler) -> *mut llama_sampler>,
+    pub clone: ::core::option::Option<
+        unsafe extern "C" fn(smpl: *const llama_sampler) -> *mut llama_sampler,
+    >,
     pub free: ::core::option::Option<unsafe extern "C" fn(smpl: *mut llama_sampler)>,
     pub backend_init: ::core::option::Option<
         unsafe extern "C" fn(
@@ -1820,31 +2217,58 @@ pub struct llama_sampler_i {
             data: *mut llama_sampler_data,
         ),
     >,
-    pub backend_set_input: ::core::option::Option<unsafe extern "C" fn(smpl: *mut llama_sampler)>,
-    pub backend_reset: ::core::option::Option<unsafe extern "C" fn(smpl: *mut llama_sampler)>,
-    pub copy_state: ::core::option::Option<unsafe extern "C" fn(src: *const llama_sampler, dst: *mut llama_sampler)>,
+    pub backend_set_input: ::core::option::Option<
+        unsafe extern "C" fn(smpl: *mut llama_sampler),
+    >,
+    pub backend_reset: ::core::option::Option<
+        unsafe extern "C" fn(smpl: *mut llama_sampler),
+    >,
+    pub copy_state: ::core::option::Option<
+        unsafe extern "C" fn(src: *const llama_sampler, dst: *mut llama_sampler),
+    >,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of llama_sampler_i"][::core::mem::size_of::<llama_sampler_i>() - 96usize];
-    ["Alignment of llama_sampler_i"][::core::mem::align_of::<llama_sampler_i>() - 8usize];
-    ["Offset of field: llama_sampler_i::name"][::core::mem::offset_of!(llama_sampler_i, name) - 0usize];
-    ["Offset of field: llama_sampler_i::accept"][::core::mem::offset_of!(llama_sampler_i, accept) - 8usize];
-    ["Offset of field: llama_sampler_i::apply"][::core::mem::offset_of!(llama_sampler_i, apply) - 16usize];
-    ["Offset of field: llama_sampler_i::reset"][::core::mem::offset_of!(llama_sampler_i, reset) - 24usize];
-    ["Offset of field: llama_sampler_i::clone"][::core::mem::offset_of!(llama_sampler_i, clone) - 32usize];
-    ["Offset of field: llama_sampler_i::free"][::core::mem::offset_of!(llama_sampler_i, free) - 40usize];
-    ["Offset of field: llama_sampler_i::backend_init"]
-        [::core::mem::offset_of!(llama_sampler_i, backend_init) - 48usize];
-    ["Offset of field: llama_sampler_i::backend_accept"]
-        [::core::mem::offset_of!(llama_sampler_i, backend_accept) - 56usize];
-    ["Offset of field: llama_sampler_i::backend_apply"]
-        [::core::mem::offset_of!(llama_sampler_i, backend_apply) - 64usize];
-    ["Offset of field: llama_sampler_i::backend_set_input"]
-        [::core::mem::offset_of!(llama_sampler_i, backend_set_input) - 72usize];
-    ["Offset of field: llama_sampler_i::backend_reset"]
-        [::core::mem::offset_of!(llama_sampler_i, backend_reset) - 80usize];
-    ["Offset of field: llama_sampler_i::copy_state"][::core::mem::offset_of!(llama_sampler_i, copy_state) - 88usize];
+    [
+        "Alignment of llama_sampler_i",
+    ][::core::mem::align_of::<llama_sampler_i>() - 8usize];
+    [
+        "Offset of field: llama_sampler_i::name",
+    ][::core::mem::offset_of!(llama_sampler_i, name) - 0usize];
+    [
+        "Offset of field: llama_sampler_i::accept",
+    ][::core::mem::offset_of!(llama_sampler_i, accept) - 8usize];
+    [
+        "Offset of field: llama_sampler_i::apply",
+    ][::core::mem::offset_of!(llama_sampler_i, apply) - 16usize];
+    [
+        "Offset of field: llama_sampler_i::reset",
+    ][::core::mem::offset_of!(llama_sampler_i, reset) - 24usize];
+    [
+        "Offset of field: llama_sampler_i::clone",
+    ][::core::mem::offset_of!(llama_sampler_i, clone) - 32usize];
+    [
+        "Offset of field: llama_sampler_i::free",
+    ][::core::mem::offset_of!(llama_sampler_i, free) - 40usize];
+    [
+        "Offset of field: llama_sampler_i::backend_init",
+    ][::core::mem::offset_of!(llama_sampler_i, backend_init) - 48usize];
+    [
+        "Offset of field: llama_sampler_i::backend_accept",
+    ][::core::mem::offset_of!(llama_sampler_i, backend_accept) - 56usize];
+    [
+        "Offset of field: llama_sampler_i::backend_apply",
+    ][::core::mem::offset_of!(llama_sampler_i, backend_apply) - 64usize];
+    [
+        "Offset of field: llama_sampler_i::backend_set_input",
+    ][::core::mem::offset_of!(llama_sampler_i, backend_set_input) - 72usize];
+    [
+        "Offset of field: llama_sampler_i::backend_reset",
+    ][::core::mem::offset_of!(llama_sampler_i, backend_reset) - 80usize];
+    [
+        "Offset of field: llama_sampler_i::copy_state",
+    ][::core::mem::offset_of!(llama_sampler_i, copy_state) - 88usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1856,14 +2280,25 @@ pub struct llama_sampler {
 const _: () = {
     ["Size of llama_sampler"][::core::mem::size_of::<llama_sampler>() - 16usize];
     ["Alignment of llama_sampler"][::core::mem::align_of::<llama_sampler>() - 8usize];
-    ["Offset of field: llama_sampler::iface"][::core::mem::offset_of!(llama_sampler, iface) - 0usize];
-    ["Offset of field: llama_sampler::ctx"][::core::mem::offset_of!(llama_sampler, ctx) - 8usize];
+    [
+        "Offset of field: llama_sampler::iface",
+    ][::core::mem::offset_of!(llama_sampler, iface) - 0usize];
+    [
+        "Offset of field: llama_sampler::ctx",
+    ][::core::mem::offset_of!(llama_sampler, ctx) - 8usize];
 };
 unsafe extern "C" {
-    pub fn llama_set_sampler(ctx: *mut llama_context, seq_id: llama_seq_id, smpl: *mut llama_sampler) -> bool;
+    pub fn llama_set_sampler(
+        ctx: *mut llama_context,
+        seq_id: llama_seq_id,
+        smpl: *mut llama_sampler,
+    ) -> bool;
 }
 unsafe extern "C" {
-    pub fn llama_sampler_init(iface: *mut llama_sampler_i, ctx: llama_sampler_context_t) -> *mut llama_sampler;
+    pub fn llama_sampler_init(
+        iface: *mut llama_sampler_i,
+        ctx: llama_sampler_context_t,
+    ) -> *mut llama_sampler;
 }
 unsafe extern "C" {
     pub fn llama_sampler_name(smpl: *const llama_sampler) -> *const ::core::ffi::c_char;
@@ -1872,7 +2307,10 @@ unsafe extern "C" {
     pub fn llama_sampler_accept(smpl: *mut llama_sampler, token: llama_token);
 }
 unsafe extern "C" {
-    pub fn llama_sampler_apply(smpl: *mut llama_sampler, cur_p: *mut llama_token_data_array);
+    pub fn llama_sampler_apply(
+        smpl: *mut llama_sampler,
+        cur_p: *mut llama_token_data_array,
+    );
 }
 unsafe extern "C" {
     pub fn llama_sampler_reset(smpl: *mut llama_sampler);
@@ -1887,19 +2325,27 @@ unsafe extern "C" {
     pub fn llama_sampler_free(smpl: *mut llama_sampler);
 }
 unsafe extern "C" {
-    pub fn llama_sampler_chain_init(params: llama_sampler_chain_params) -> *mut llama_sampler;
+    pub fn llama_sampler_chain_init(
+        params: llama_sampler_chain_params,
+    ) -> *mut llama_sampler;
 }
 unsafe extern "C" {
     pub fn llama_sampler_chain_add(chain: *mut llama_sampler, smpl: *mut llama_sampler);
 }
 unsafe extern "C" {
-    pub fn llama_sampler_chain_get(chain: *mut llama_sampler, i: i32) -> *mut llama_sampler;
+    pub fn llama_sampler_chain_get(
+        chain: *mut llama_sampler,
+        i: i32,
+    ) -> *mut llama_sampler;
 }
 unsafe extern "C" {
     pub fn llama_sampler_chain_n(chain: *const llama_sampler) -> i32;
 }
 unsafe extern "C" {
-    pub fn llama_sampler_chain_remove(chain: *mut llama_sampler, i: i32) -> *mut llama_sampler;
+    pub fn llama_sampler_chain_remove(
+        chain: *mut llama_sampler,
+        i: i32,
+    ) -> *mut llama_sampler;
 }
 unsafe extern "C" {
     pub fn llama_sampler_init_greedy() -> *mut llama_sampler;
@@ -1923,19 +2369,38 @@ unsafe extern "C" {
     pub fn llama_sampler_init_temp(t: f32) -> *mut llama_sampler;
 }
 unsafe extern "C" {
-    pub fn llama_sampler_init_temp_ext(t: f32, delta: f32, exponent: f32) -> *mut llama_sampler;
+    pub fn llama_sampler_init_temp_ext(
+        t: f32,
+        delta: f32,
+        exponent: f32,
+    ) -> *mut llama_sampler;
 }
 unsafe extern "C" {
-    pub fn llama_sampler_init_xtc(p: f32, t: f32, min_keep: usize, seed: u32) -> *mut llama_sampler;
+    pub fn llama_sampler_init_xtc(
+        p: f32,
+        t: f32,
+        min_keep: usize,
+        seed: u32,
+    ) -> *mut llama_sampler;
 }
 unsafe extern "C" {
     pub fn llama_sampler_init_top_n_sigma(n: f32) -> *mut llama_sampler;
 }
 unsafe extern "C" {
-    pub fn llama_sampler_init_mirostat(n_vocab: i32, seed: u32, tau: f32, eta: f32, m: i32) -> *mut llama_sampler;
+    pub fn llama_sampler_init_mirostat(
+        n_vocab: i32,
+        seed: u32,
+        tau: f32,
+        eta: f32,
+        m: i32,
+    ) -> *mut llama_sampler;
 }
 unsafe extern "C" {
-    pub fn llama_sampler_init_mirostat_v2(seed: u32, tau: f32, eta: f32) -> *mut llama_sampler;
+    pub fn llama_sampler_init_mirostat_v2(
+        seed: u32,
+        tau: f32,
+        eta: f32,
+    ) -> *mut llama_sampler;
 }
 unsafe extern "C" {
     pub fn llama_sampler_init_grammar(
@@ -1987,7 +2452,11 @@ unsafe extern "C" {
     ) -> *mut llama_sampler;
 }
 unsafe extern "C" {
-    pub fn llama_sampler_init_adaptive_p(target: f32, decay: f32, seed: u32) -> *mut llama_sampler;
+    pub fn llama_sampler_init_adaptive_p(
+        target: f32,
+        decay: f32,
+        seed: u32,
+    ) -> *mut llama_sampler;
 }
 unsafe extern "C" {
     pub fn llama_sampler_init_logit_bias(
@@ -2003,7 +2472,11 @@ unsafe extern "C" {
     pub fn llama_sampler_get_seed(smpl: *const llama_sampler) -> u32;
 }
 unsafe extern "C" {
-    pub fn llama_sampler_sample(smpl: *mut llama_sampler, ctx: *mut llama_context, idx: i32) -> llama_token;
+    pub fn llama_sampler_sample(
+        smpl: *mut llama_sampler,
+        ctx: *mut llama_context,
+        idx: i32,
+    ) -> llama_token;
 }
 unsafe extern "C" {
     pub fn llama_split_path(
@@ -2027,10 +2500,16 @@ unsafe extern "C" {
     pub fn llama_print_system_info() -> *const ::core::ffi::c_char;
 }
 unsafe extern "C" {
-    pub fn llama_log_get(log_callback: *mut ggml_log_callback, user_data: *mut *mut ::core::ffi::c_void);
+    pub fn llama_log_get(
+        log_callback: *mut ggml_log_callback,
+        user_data: *mut *mut ::core::ffi::c_void,
+    );
 }
 unsafe extern "C" {
-    pub fn llama_log_set(log_callback: ggml_log_callback, user_data: *mut ::core::ffi::c_void);
+    pub fn llama_log_set(
+        log_callback: ggml_log_callback,
+        user_data: *mut ::core::ffi::c_void,
+    );
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -2045,22 +2524,33 @@ pub struct llama_perf_context_data {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_perf_context_data"][::core::mem::size_of::<llama_perf_context_data>() - 48usize];
-    ["Alignment of llama_perf_context_data"][::core::mem::align_of::<llama_perf_context_data>() - 8usize];
-    ["Offset of field: llama_perf_context_data::t_start_ms"]
-        [::core::mem::offset_of!(llama_perf_context_data, t_start_ms) - 0usize];
-    ["Offset of field: llama_perf_context_data::t_load_ms"]
-        [::core::mem::offset_of!(llama_perf_context_data, t_load_ms) - 8usize];
-    ["Offset of field: llama_perf_context_data::t_p_eval_ms"]
-        [::core::mem::offset_of!(llama_perf_context_data, t_p_eval_ms) - 16usize];
-    ["Offset of field: llama_perf_context_data::t_eval_ms"]
-        [::core::mem::offset_of!(llama_perf_context_data, t_eval_ms) - 24usize];
-    ["Offset of field: llama_perf_context_data::n_p_eval"]
-        [::core::mem::offset_of!(llama_perf_context_data, n_p_eval) - 32usize];
-    ["Offset of field: llama_perf_context_data::n_eval"]
-        [::core::mem::offset_of!(llama_perf_context_data, n_eval) - 36usize];
-    ["Offset of field: llama_perf_context_data::n_reused"]
-        [::core::mem::offset_of!(llama_perf_context_data, n_reused) - 40usize];
+    [
+        "Size of llama_perf_context_data",
+    ][::core::mem::size_of::<llama_perf_context_data>() - 48usize];
+    [
+        "Alignment of llama_perf_context_data",
+    ][::core::mem::align_of::<llama_perf_context_data>() - 8usize];
+    [
+        "Offset of field: llama_perf_context_data::t_start_ms",
+    ][::core::mem::offset_of!(llama_perf_context_data, t_start_ms) - 0usize];
+    [
+        "Offset of field: llama_perf_context_data::t_load_ms",
+    ][::core::mem::offset_of!(llama_perf_context_data, t_load_ms) - 8usize];
+    [
+        "Offset of field: llama_perf_context_data::t_p_eval_ms",
+    ][::core::mem::offset_of!(llama_perf_context_data, t_p_eval_ms) - 16usize];
+    [
+        "Offset of field: llama_perf_context_data::t_eval_ms",
+    ][::core::mem::offset_of!(llama_perf_context_data, t_eval_ms) - 24usize];
+    [
+        "Offset of field: llama_perf_context_data::n_p_eval",
+    ][::core::mem::offset_of!(llama_perf_context_data, n_p_eval) - 32usize];
+    [
+        "Offset of field: llama_perf_context_data::n_eval",
+    ][::core::mem::offset_of!(llama_perf_context_data, n_eval) - 36usize];
+    [
+        "Offset of field: llama_perf_context_data::n_reused",
+    ][::core::mem::offset_of!(llama_perf_context_data, n_reused) - 40usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -2070,12 +2560,18 @@ pub struct llama_perf_sampler_data {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of llama_perf_sampler_data"][::core::mem::size_of::<llama_perf_sampler_data>() - 16usize];
-    ["Alignment of llama_perf_sampler_data"][::core::mem::align_of::<llama_perf_sampler_data>() - 8usize];
-    ["Offset of field: llama_perf_sampler_data::t_sample_ms"]
-        [::core::mem::offset_of!(llama_perf_sampler_data, t_sample_ms) - 0usize];
-    ["Offset of field: llama_perf_sampler_data::n_sample"]
-        [::core::mem::offset_of!(llama_perf_sampler_data, n_sample) - 8usize];
+    [
+        "Size of llama_perf_sampler_data",
+    ][::core::mem::size_of::<llama_perf_sampler_data>() - 16usize];
+    [
+        "Alignment of llama_perf_sampler_data",
+    ][::core::mem::align_of::<llama_perf_sampler_data>() - 8usize];
+    [
+        "Offset of field: llama_perf_sampler_data::t_sample_ms",
+    ][::core::mem::offset_of!(llama_perf_sampler_data, t_sample_ms) - 0usize];
+    [
+        "Offset of field: llama_perf_sampler_data::n_sample",
+    ][::core::mem::offset_of!(llama_perf_sampler_data, n_sample) - 8usize];
 };
 unsafe extern "C" {
     pub fn llama_perf_context(ctx: *const llama_context) -> llama_perf_context_data;
@@ -2096,10 +2592,16 @@ unsafe extern "C" {
     pub fn llama_perf_sampler_reset(chain: *mut llama_sampler);
 }
 pub type llama_opt_param_filter = ::core::option::Option<
-    unsafe extern "C" fn(tensor: *const ggml_tensor, userdata: *mut ::core::ffi::c_void) -> bool,
+    unsafe extern "C" fn(
+        tensor: *const ggml_tensor,
+        userdata: *mut ::core::ffi::c_void,
+    ) -> bool,
 >;
 unsafe extern "C" {
-    pub fn llama_opt_param_filter_all(tensor: *const ggml_tensor, userdata: *mut ::core::ffi::c_void) -> bool;
+    pub fn llama_opt_param_filter_all(
+        tensor: *const ggml_tensor,
+        userdata: *mut ::core::ffi::c_void,
+    ) -> bool;
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -2114,21 +2616,34 @@ pub struct llama_opt_params {
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of llama_opt_params"][::core::mem::size_of::<llama_opt_params>() - 48usize];
-    ["Alignment of llama_opt_params"][::core::mem::align_of::<llama_opt_params>() - 8usize];
-    ["Offset of field: llama_opt_params::n_ctx_train"][::core::mem::offset_of!(llama_opt_params, n_ctx_train) - 0usize];
-    ["Offset of field: llama_opt_params::param_filter"]
-        [::core::mem::offset_of!(llama_opt_params, param_filter) - 8usize];
-    ["Offset of field: llama_opt_params::param_filter_ud"]
-        [::core::mem::offset_of!(llama_opt_params, param_filter_ud) - 16usize];
-    ["Offset of field: llama_opt_params::get_opt_pars"]
-        [::core::mem::offset_of!(llama_opt_params, get_opt_pars) - 24usize];
-    ["Offset of field: llama_opt_params::get_opt_pars_ud"]
-        [::core::mem::offset_of!(llama_opt_params, get_opt_pars_ud) - 32usize];
-    ["Offset of field: llama_opt_params::optimizer_type"]
-        [::core::mem::offset_of!(llama_opt_params, optimizer_type) - 40usize];
+    [
+        "Alignment of llama_opt_params",
+    ][::core::mem::align_of::<llama_opt_params>() - 8usize];
+    [
+        "Offset of field: llama_opt_params::n_ctx_train",
+    ][::core::mem::offset_of!(llama_opt_params, n_ctx_train) - 0usize];
+    [
+        "Offset of field: llama_opt_params::param_filter",
+    ][::core::mem::offset_of!(llama_opt_params, param_filter) - 8usize];
+    [
+        "Offset of field: llama_opt_params::param_filter_ud",
+    ][::core::mem::offset_of!(llama_opt_params, param_filter_ud) - 16usize];
+    [
+        "Offset of field: llama_opt_params::get_opt_pars",
+    ][::core::mem::offset_of!(llama_opt_params, get_opt_pars) - 24usize];
+    [
+        "Offset of field: llama_opt_params::get_opt_pars_ud",
+    ][::core::mem::offset_of!(llama_opt_params, get_opt_pars_ud) - 32usize];
+    [
+        "Offset of field: llama_opt_params::optimizer_type",
+    ][::core::mem::offset_of!(llama_opt_params, optimizer_type) - 40usize];
 };
 unsafe extern "C" {
-    pub fn llama_opt_init(lctx: *mut llama_context, model: *mut llama_model, lopt_params: llama_opt_params);
+    pub fn llama_opt_init(
+        lctx: *mut llama_context,
+        model: *mut llama_model,
+        lopt_params: llama_opt_params,
+    );
 }
 unsafe extern "C" {
     pub fn llama_opt_epoch(

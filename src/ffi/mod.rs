@@ -1,5 +1,7 @@
 //! llama.cpp as the tool `pmkvq` uses it. The bindings are generated (`pmkvq-bindings`) and committed.
 
+// formatted by its generator
+#[rustfmt::skip]
 #[allow(non_camel_case_types, non_snake_case, non_upper_case_globals, dead_code, clippy::all)]
 pub mod bindings;
 mod describe;
