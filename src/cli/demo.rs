@@ -27,7 +27,7 @@ pub struct Args {
     /// Tokens decoded at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub step: u32,
-    /// Score q4_0 to the end as well (some minutes more)
+    /// Score q4_0 to the end as well (a minute more)
     #[arg(long)]
     pub full: bool,
 }
@@ -35,7 +35,7 @@ pub struct Args {
 const N_CTX: u32 = 16384;
 
 /// Where the pass with llama.cpp's q4_0 stops, tokens.
-const QUANTIZED_UNTIL: usize = 8192;
+const QUANTIZED_UNTIL: usize = 12288;
 
 pub fn run(args: &Args) -> Result<(), String> {
     let path = args.model_dir.join("pmkvq-tiny.gguf");
