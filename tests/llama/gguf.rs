@@ -46,6 +46,13 @@ impl Gguf {
         self.kv.extend(value.to_le_bytes());
     }
 
+    pub fn array(&mut self, key: &str, values: &[u32]) {
+        self.key(&format!("{}.{key}", self.arch), 9);
+        self.kv.extend(4u32.to_le_bytes());
+        self.kv.extend((values.len() as u64).to_le_bytes());
+        values.iter().for_each(|v| self.kv.extend(v.to_le_bytes()));
+    }
+
     /// A tensor by its name without `.weight`; the first dimension is the contiguous one.
     pub fn tensor(&mut self, name: impl Into<String>, shape: &[u32]) {
         self.tensors.push((name.into(), shape.iter().map(|n| u64::from(*n)).collect()));
@@ -88,7 +95,7 @@ impl Gguf {
     }
 }
 
-/// Heads of a model of the Llama architecture, in which K and V have the same dimension.
+/// Heads; V has K's dimension unless another is given.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
     pub n_head: u32,
@@ -98,8 +105,25 @@ pub struct Heads {
 
 /// A Llama of three layers.
 pub fn llama(heads: Heads) -> Temporary {
+    decoder("llama", heads, heads.head_dim).write(11)
+}
+
+/// MiMo 2 of three layers: V has a dimension of its own, heads have attention sinks, the middle layer a sliding window.
+pub fn mimo2(heads: Heads, head_dim_v: u32) -> Temporary {
+    let mut g = decoder("mimo2", heads, head_dim_v);
+    g.u32("expert_feed_forward_length", 0);
+    g.u32("attention.sliding_window", 64);
+    g.array("attention.sliding_window_pattern", &[0, 1, 0]);
+    for i in 0..3 {
+        g.tensor(format!("blk.{i}.attn_sinks"), &[heads.n_head]);
+    }
+    g.write(13)
+}
+
+/// Three layers of attention and a gated feed-forward part, as most architectures have them.
+fn decoder(arch: &'static str, heads: Heads, head_dim_v: u32) -> Gguf {
     let (n_vocab, n_embd, n_ff, n_layer) = (64, 64, 96, 3);
-    let mut g = Gguf::new("llama", n_vocab);
+    let mut g = Gguf::new(arch, n_vocab);
     g.u32("context_length", 2048);
     g.u32("embedding_length", n_embd);
     g.u32("block_count", n_layer);
@@ -107,7 +131,7 @@ pub fn llama(heads: Heads) -> Temporary {
     g.u32("attention.head_count", heads.n_head);
     g.u32("attention.head_count_kv", heads.n_head_kv);
     g.u32("attention.key_length", heads.head_dim);
-    g.u32("attention.value_length", heads.head_dim);
+    g.u32("attention.value_length", head_dim_v);
     g.u32("rope.dimension_count", heads.head_dim);
     g.f32("attention.layer_norm_rms_epsilon", 1e-5);
     g.tensor("token_embd", &[n_embd, n_vocab]);
@@ -117,14 +141,14 @@ pub fn llama(heads: Heads) -> Temporary {
         g.tensor(format!("blk.{i}.attn_norm"), &[n_embd]);
         g.tensor(format!("blk.{i}.attn_q"), &[n_embd, heads.n_head * heads.head_dim]);
         g.tensor(format!("blk.{i}.attn_k"), &[n_embd, heads.n_head_kv * heads.head_dim]);
-        g.tensor(format!("blk.{i}.attn_v"), &[n_embd, heads.n_head_kv * heads.head_dim]);
-        g.tensor(format!("blk.{i}.attn_output"), &[heads.n_head * heads.head_dim, n_embd]);
+        g.tensor(format!("blk.{i}.attn_v"), &[n_embd, heads.n_head_kv * head_dim_v]);
+        g.tensor(format!("blk.{i}.attn_output"), &[heads.n_head * head_dim_v, n_embd]);
         g.tensor(format!("blk.{i}.ffn_norm"), &[n_embd]);
         g.tensor(format!("blk.{i}.ffn_gate"), &[n_embd, n_ff]);
         g.tensor(format!("blk.{i}.ffn_up"), &[n_embd, n_ff]);
         g.tensor(format!("blk.{i}.ffn_down"), &[n_ff, n_embd]);
     }
-    g.write(11)
+    g
 }
 
 /// Gemma 3n of 25 layers: every fifth attends to all tokens, the others to a window, and from layer 20 on (which upstream

@@ -1,8 +1,8 @@
 //! Shapes of attention: grouped, multi-head and multi-query, dimensions that no group divides, layers
-//! that read another layer's K and V. K and V of different dimensions are among the architectures (mimo2).
+//! that read another layer's K and V, K and V of different dimensions, attention sinks.
 
 use super::common::*;
-use super::gguf::{gemma3n, llama, Heads};
+use super::gguf::{gemma3n, llama, mimo2, Heads};
 use pmkvq::ffi::{Cache, Model, PlainType};
 use std::path::Path;
 
@@ -70,6 +70,14 @@ fn a_dimension_without_groups_stays_at_16_bits_and_says_so() {
     let plan = plan(&model.0, N_CTX, &["--uniform", "2"]);
     let ours = run(&loaded, &Cache::Plan(plan.0.clone()));
     assert!(mean(&divergences(&exact, &ours, loaded.n_vocab())) < 1e-6);
+}
+
+#[test]
+fn v_with_a_dimension_of_its_own_and_sinks() {
+    for (head_dim, head_dim_v) in [(96, 64), (64, 128), (192, 128)] {
+        let heads = Heads { n_head: 4, n_head_kv: 2, head_dim };
+        check(&format!("K {head_dim}, V {head_dim_v}"), &mimo2(heads, head_dim_v).0);
+    }
 }
 
 #[test]
