@@ -4,10 +4,10 @@ use pmkvq::eval::log_softmax;
 use pmkvq::ffi::{Cache, Context, ContextSizes, Model, PlainType};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Once;
 
 pub use super::rng::Rng;
+pub use super::temporary::Temporary;
 
 /// Runs `test` with `n` seeds, or with the one in `PMKVQ_SEED`.
 pub fn seeds(first: u64, n: u64, mut test: impl FnMut(u64, &mut Rng)) {
@@ -37,24 +37,6 @@ pub fn poison() {
 pub fn text(model: &Model, from: usize, n: usize) -> Vec<i32> {
     let all = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("model/heldout.txt")).unwrap();
     model.tokenize(&all[from..from + n]).unwrap()
-}
-
-/// A file that goes with its owner.
-pub struct Temporary(pub PathBuf);
-
-impl Temporary {
-    pub fn new(extension: &str) -> Temporary {
-        static N: AtomicU32 = AtomicU32::new(0);
-        let name = format!("pmkvq-test-{}-{}.{extension}", std::process::id(), N.fetch_add(1, Ordering::Relaxed));
-        Temporary(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // it may never have been made
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 /// A plan by `pmkvq plan`, for a model and a context.

@@ -12,4 +12,6 @@ mod reuse;
 #[path = "../shared/rng.rs"]
 mod rng;
 mod shapes;
+#[path = "../shared/temporary.rs"]
+mod temporary;
 mod walk;

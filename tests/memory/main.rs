@@ -10,6 +10,8 @@ mod common;
 mod gguf;
 #[path = "../shared/rng.rs"]
 mod rng;
+#[path = "../shared/temporary.rs"]
+mod temporary;
 
 use common::*;
 use gguf::{llama, Heads};

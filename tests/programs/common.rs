@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+
+pub use super::temporary::Temporary;
 
 macro_rules! program {
     ($name:literal) => {
@@ -29,34 +30,6 @@ pub fn path_of(name: &str) -> &'static str {
 
 pub fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("model/pmkvq-tiny.gguf")
-}
-
-/// A file that goes with its owner.
-pub struct Temporary(pub PathBuf);
-
-impl Temporary {
-    pub fn new(extension: &str) -> Temporary {
-        static N: AtomicU32 = AtomicU32::new(0);
-        let name = format!("pmkvq-programs-{}-{}.{extension}", std::process::id(), N.fetch_add(1, Ordering::Relaxed));
-        Temporary(std::env::temp_dir().join(name))
-    }
-
-    pub fn with(extension: &str, bytes: &[u8]) -> Temporary {
-        let file = Temporary::new(extension);
-        std::fs::write(&file.0, bytes).unwrap();
-        file
-    }
-
-    pub fn text(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // it may never have been made
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 /// A plan for the shipped model by `pmkvq plan`.

@@ -7,3 +7,5 @@ mod common;
 mod flags;
 mod generate;
 mod server;
+#[path = "../shared/temporary.rs"]
+mod temporary;

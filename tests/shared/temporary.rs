@@ -1,0 +1,33 @@
+//! A file that goes with its owner.
+#![allow(dead_code)] // no test program uses all of it
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub struct Temporary(pub PathBuf);
+
+impl Temporary {
+    /// A name that nobody else has; no file yet.
+    pub fn new(extension: &str) -> Temporary {
+        static N: AtomicU32 = AtomicU32::new(0);
+        let name = format!("pmkvq-test-{}-{}.{extension}", std::process::id(), N.fetch_add(1, Ordering::Relaxed));
+        Temporary(std::env::temp_dir().join(name))
+    }
+
+    pub fn with(extension: &str, bytes: &[u8]) -> Temporary {
+        let file = Temporary::new(extension);
+        std::fs::write(&file.0, bytes).unwrap();
+        file
+    }
+
+    pub fn text(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // it may never have been made
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
