@@ -1,6 +1,7 @@
 //! Views of the caller's memory. Each is made once, by an unsafe constructor that says what must hold; after that every
 //! access is checked against the sizes given there.
 
+use super::range::RangeRule;
 use super::{layout, KernelError};
 use crate::geometry::{page_bytes, BlockEntry, Side, Width, BLOCK, MAX_GROUP, SUBTILE};
 use std::marker::PhantomData;
@@ -20,6 +21,7 @@ pub struct SideView<'a> {
     n_blocks: usize,
     head_dim: usize,
     group: usize,
+    rule: RangeRule,
     memory: PhantomData<&'a mut [u8]>,
 }
 
@@ -73,7 +75,17 @@ impl<'a> SideView<'a> {
             ));
         }
         let memory = PhantomData;
-        Ok(SideView { side, pool, table, params, n_head_kv, n_pages, n_blocks, head_dim, group, memory })
+        let rule = RangeRule::default();
+        Ok(SideView { side, pool, table, params, n_head_kv, n_pages, n_blocks, head_dim, group, rule, memory })
+    }
+
+    /// The same side with what its step to 2 bits does with ranges; without this they stay.
+    pub fn with_range_rule(self, rule: RangeRule) -> Self {
+        SideView { rule, ..self }
+    }
+
+    pub fn range_rule(&self) -> RangeRule {
+        self.rule
     }
 
     pub fn side(&self) -> Side {

@@ -19,6 +19,7 @@ pub mod layout;
 mod merge;
 pub mod oracle;
 mod pack;
+pub mod range;
 pub mod reference;
 mod scratch;
 mod shrink;
@@ -31,5 +32,6 @@ pub use attention::{attention_partial, attention_partial_at, AttentionArgs, Sche
 pub use error::KernelError;
 pub use isa::Isa;
 pub use merge::{attention_merge, attention_merge_at, MergeArgs};
+pub use range::RangeRule;
 pub use shrink::{shrink, shrink_at, ShrinkOp};
 pub use store::{store, store_at};

@@ -2,6 +2,7 @@
 
 use super::codes::{self, F16_MAX};
 use super::lanes::{Lanes, LANES};
+use super::range::{self, RangeRule};
 use crate::geometry::{Side, Width, BLOCK, SUBTILE};
 
 /// A row of f16 becomes codes at `width`; (min, max) of each group go to `params`, at the token's place in the planes of
@@ -16,6 +17,7 @@ pub(crate) unsafe fn quantize_row<L: Lanes>(
     head_dim: usize,
     group: usize,
     width: Width,
+    rule: RangeRule,
     params: *mut u16,
     out: *mut u8,
 ) {
@@ -47,12 +49,75 @@ pub(crate) unsafe fn quantize_row<L: Lanes>(
             // NaN becomes 0 here
             c.max(L::splat(0.0)).min(L::splat(255.0)).store_u8(out.add(i));
         }
-        if width != Width::B8 {
-            for c in std::slice::from_raw_parts_mut(out, group) {
-                *c = narrow(*c, width);
+        let codes = std::slice::from_raw_parts_mut(out, group);
+        match (width, rule) {
+            (Width::B2, RangeRule::Fit) => {
+                codes.iter_mut().for_each(|c| *c = shift4(*c));
+                range::fit(codes, &mut *plane, &mut *plane.add(BLOCK));
+            }
+            (Width::B8, _) => {}
+            _ => codes.iter_mut().for_each(|c| *c = narrow(*c, width)),
+        }
+    }
+}
+
+/// The codes `[16][head_dim]` of a packed subtile at 4 bits.
+///
+/// # Safety
+/// `src` holds the subtile, `codes` takes `16 * head_dim` bytes.
+#[inline(always)]
+pub(crate) unsafe fn unpack4(side: Side, src: *const u8, head_dim: usize, codes: *mut u8) {
+    match side {
+        Side::K => {
+            for row in 0..head_dim / 8 {
+                for t in 0..SUBTILE {
+                    let word = src.add(row * 4 * SUBTILE + t * 4).cast::<u32>().read_unaligned();
+                    let out = codes.add(t * head_dim + row * 8).cast::<u32>();
+                    out.write_unaligned(word & 0x0f0f_0f0f);
+                    out.add(1).write_unaligned(word >> 4 & 0x0f0f_0f0f);
+                }
+            }
+        }
+        Side::V => {
+            for row in 0..2 {
+                for j in 0..4 {
+                    let line = |t: usize| std::slice::from_raw_parts_mut(codes.add(t * head_dim), head_dim);
+                    let (low, high) = (line(row * 8 + j), line(row * 8 + 4 + j));
+                    for (d, (l, h)) in low.iter_mut().zip(high).enumerate() {
+                        let byte = *src.add(row * 4 * head_dim + 4 * d + j);
+                        *l = byte & 15;
+                        *h = byte >> 4;
+                    }
+                }
             }
         }
     }
+}
+
+/// A packed subtile at 4 bits becomes one at 2 with new ranges: codes and parameters together.
+///
+/// # Safety
+/// `src` holds the subtile, `dst` takes one at 2 bits, `codes` `16 * head_dim` bytes; `params` is the minimum plane of group
+/// 0 at the subtile's first token, with `2 * BLOCK` values for each group.
+#[inline(always)]
+pub(crate) unsafe fn fit4(
+    side: Side,
+    src: *const u8,
+    head_dim: usize,
+    group: usize,
+    params: *mut u16,
+    codes: *mut u8,
+    dst: *mut u8,
+) {
+    unpack4(side, src, head_dim, codes);
+    for t in 0..SUBTILE {
+        for g in 0..head_dim / group {
+            let plane = params.add(g * 2 * BLOCK + t);
+            let codes = std::slice::from_raw_parts_mut(codes.add(t * head_dim + g * group), group);
+            range::fit(codes, &mut *plane, &mut *plane.add(BLOCK));
+        }
+    }
+    pack::<2>(side, codes, head_dim, dst);
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use super::args::{MaskF16, SideView};
 use super::attention::{next_task, tile_tokens, Shape};
 use super::store::{check, place, Split};
-use super::{codes, layout, AttentionArgs, Cells, KernelError, MergeArgs, RowsF32, Schedule, ShrinkOp};
+use super::{codes, layout, range, AttentionArgs, Cells, KernelError, MergeArgs, RangeRule, RowsF32, Schedule, ShrinkOp};
 use crate::geometry::{page_bytes, BlockEntry, Width, BLOCK, SUBTILE};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -64,14 +64,39 @@ unsafe fn write_codes(
         let plane = side.params(block, head, g);
         plane.add(at).write(codes::to_f16(min));
         plane.add(BLOCK + at).write(codes::to_f16(max));
-        for (i, &x) in values.iter().enumerate() {
-            let code = codes::narrow8(codes::code8(x, min, max), width);
+        let mut narrowed: Vec<u8> =
+            values.iter().map(|&x| codes::narrow8(codes::code8(x, min, max), to_shift(side, width))).collect();
+        if width != to_shift(side, width) {
+            fit(&mut narrowed, plane.add(at));
+        }
+        for (i, code) in narrowed.into_iter().enumerate() {
             let dim = g * side.group() + i;
             let (byte, bit) = layout::code_position(side.side(), width, side.head_dim(), at % SUBTILE, dim);
             let p = dst.add(byte);
             *p = *p & !(mask << bit) | code << bit;
         }
     }
+}
+
+/// The width that codes are shifted to; where the last step fits new ranges that is 4 bits on the way to 2.
+fn to_shift(side: &SideView, width: Width) -> Width {
+    match (width, side.range_rule()) {
+        (Width::B2, RangeRule::Fit) => Width::B4,
+        _ => width,
+    }
+}
+
+/// A token's group of 4-bit codes at 2 bits, with the range of least squared error.
+///
+/// # Safety
+/// `min` is the group's minimum; its maximum lies `BLOCK` values further.
+unsafe fn fit(group: &mut [u8], min: *mut u16) {
+    let max = min.add(BLOCK);
+    let (low, high) = range::best(group);
+    group.iter_mut().for_each(|c| *c = range::code2(*c, low, high));
+    let (new_min, new_max) = range::params(low, high, min.read(), max.read());
+    min.write(new_min);
+    max.write(new_max);
 }
 
 fn subtile(
@@ -126,15 +151,24 @@ fn shrink_head(side: &SideView, op: &ShrinkOp, head: usize) -> Result<(), Kernel
                     write_codes(side, r.to, block, head, s * SUBTILE + t, &halves, out);
                     continue;
                 }
-                for i in 0..d {
+                let shifted = |i| {
                     let mut code = read_code(side, r.from, t, i, src) as u32;
                     let mut bits = r.from.bits() as u32;
-                    while bits > r.to.bits() as u32 {
+                    while bits > to_shift(side, r.to).bits() as u32 {
                         bits /= 2;
                         code = codes::shift(code, bits);
                     }
+                    code as u8
+                };
+                let mut row: Vec<u8> = (0..d).map(shifted).collect();
+                if r.to != to_shift(side, r.to) {
+                    for (g, group) in row.chunks_mut(side.group()).enumerate() {
+                        fit(group, side.params(block, head, g).add(s * SUBTILE + t));
+                    }
+                }
+                for (i, code) in row.into_iter().enumerate() {
                     let (byte, bit) = layout::code_position(side.side(), r.to, d, t, i);
-                    *out.add(byte) |= (code as u8) << bit;
+                    *out.add(byte) |= code << bit;
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Convert blocks to narrower widths, in place.
 
 use super::lanes::{Lanes, Plain};
+use super::range::RangeRule;
 use super::scratch::{self, Scratch};
 use super::{layout, pack, Isa, KernelError, SideView};
 use crate::geometry::{page_bytes, Width, MAX_PAGES, SUBTILE, SUBTILES};
@@ -62,7 +63,8 @@ pub(crate) struct Resolved {
 /// Run block operations of one side, by thread `ith` of `nth`. Operations must not share pages. `done[i]` counts the heads
 /// that operation `i` has converted, over all threads: an operation that ran to its end has as many as the side has heads.
 ///
-/// From 16 bits the parameters (min, max) are computed; from 8 and 4 they stay. A target page is built from its subtiles;
+/// From 16 bits the parameters (min, max) are computed; from 8 and 4 they stay, unless the step to 2 bits fits new ones
+/// ([`RangeRule`]). A target page is built from its subtiles;
 /// those that are absent become zeros. Cells that were never written hold garbage before and after.
 ///
 /// # Errors
@@ -165,7 +167,9 @@ unsafe fn convert<L: Lanes>(side: &SideView, block: usize, head: usize, r: &Reso
     let d = side.head_dim();
     let n = r.to.subtile_bytes(d);
     let built = s.pages.take::<u8>(SUBTILES * n).as_mut_ptr();
-    let codes = s.current.take::<u8>(SUBTILE * d).as_mut_ptr();
+    // codes, and behind them a subtile at 4 bits
+    let codes = s.current.take::<u8>(SUBTILE * d + 8 * d).as_mut_ptr();
+    let joined = codes.add(SUBTILE * d);
     let row = layout::row_bytes(side.side(), d);
     for (i, src) in r.src.iter().enumerate() {
         let out = built.add(i * n);
@@ -178,7 +182,8 @@ unsafe fn convert<L: Lanes>(side: &SideView, block: usize, head: usize, r: &Reso
                 let params = side.params(block, head, 0).add(i * SUBTILE);
                 for t in 0..SUBTILE {
                     let values = src.cast::<u16>().add(t * d);
-                    pack::quantize_row::<L>(values, d, side.group(), to, params.add(t), codes.add(t * d));
+                    let params = params.add(t);
+                    pack::quantize_row::<L>(values, d, side.group(), to, side.range_rule(), params, codes.add(t * d));
                 }
                 match to {
                     Width::B8 => pack::pack::<8>(side.side(), codes, d, out),
@@ -187,11 +192,20 @@ unsafe fn convert<L: Lanes>(side: &SideView, block: usize, head: usize, r: &Reso
                 }
             }
             (Width::B8, Width::B4) => pack::join8(src, out, row, 16 * d),
-            (Width::B8, _) => {
-                pack::join8(src, codes, row, 16 * d);
-                pack::join4(codes, out, row, 8 * d);
+            (from, _) => {
+                let mut at4 = src.cast_const();
+                if from == Width::B8 {
+                    pack::join8(src, joined, row, 16 * d);
+                    at4 = joined;
+                }
+                match side.range_rule() {
+                    RangeRule::Shift => pack::join4(at4, out, row, 8 * d),
+                    RangeRule::Fit => {
+                        let params = side.params(block, head, 0).add(i * SUBTILE);
+                        pack::fit4(side.side(), at4, d, side.group(), params, codes, out);
+                    }
+                }
             }
-            _ => pack::join4(src, out, row, 8 * d),
         }
     }
     for (slot, dst) in r.dst.iter().enumerate() {

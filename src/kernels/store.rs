@@ -178,7 +178,8 @@ unsafe fn store_run<L: Lanes>(
     for i in 0..n {
         let row = rows.row(t + i, head);
         tiles::round_row::<L>(row.as_ptr(), d, halves);
-        pack::quantize_row::<L>(halves, d, side.group(), width, params.add(at + i), codes.add(i * d));
+        let params = params.add(at + i);
+        pack::quantize_row::<L>(halves, d, side.group(), width, side.range_rule(), params, codes.add(i * d));
     }
     match width {
         Width::B8 => place_codes::<8>(side, codes, d, token, n, dst),

@@ -1,7 +1,7 @@
 //! A cache in plain vectors, with guards around every buffer, pages in random order and 0xFF everywhere; seeded numbers.
 
 use pmkvq::geometry::{page_bytes, params_bytes, BlockEntry, Side, Width, BLOCK};
-use pmkvq::kernels::{Isa, ShrinkOp, SideView};
+use pmkvq::kernels::{Isa, RangeRule, ShrinkOp, SideView};
 use std::sync::atomic::AtomicU32;
 
 pub use super::rng::Rng;
@@ -77,6 +77,7 @@ pub struct Cache {
     pub table: Vec<BlockEntry>,
     pub params: Guarded,
     pub free: Vec<i32>,
+    pub rule: RangeRule,
 }
 
 impl Cache {
@@ -97,6 +98,7 @@ impl Cache {
             table: vec![BlockEntry::EMPTY; n_blocks],
             params: Guarded::new(params_bytes(n_blocks, n_head, n_groups)),
             free,
+            rule: RangeRule::Shift,
         }
     }
 
@@ -115,6 +117,7 @@ impl Cache {
         unsafe {
             SideView::new(self.side, pool, table, params, self.n_head, self.n_pages, self.n_blocks, self.d, self.group)
                 .unwrap()
+                .with_range_rule(self.rule)
         }
     }
 

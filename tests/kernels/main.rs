@@ -6,6 +6,7 @@ mod common;
 mod layout;
 mod limits;
 mod merge;
+mod ranges;
 #[path = "../shared/rng.rs"]
 mod rng;
 mod shrink;

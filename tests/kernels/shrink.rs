@@ -2,7 +2,7 @@
 
 use super::common::*;
 use pmkvq::geometry::{BlockEntry, Side, Width};
-use pmkvq::kernels::{shrink_at, Isa, KernelError, ShrinkOp};
+use pmkvq::kernels::{shrink_at, Isa, KernelError, RangeRule, ShrinkOp};
 use std::sync::atomic::Ordering::Relaxed;
 
 const STEPS: [(Width, Width); 6] = [
@@ -56,6 +56,7 @@ fn every_level_writes_the_reference_bytes() {
         let side = rng.pick(&SIDES);
         let n_head = rng.pick(&[1, 2, 5]);
         let mut want = Cache::new(rng, side, d, group, n_head, 6);
+        want.rule = rng.pick(&RangeRule::ALL);
         garbage(rng, want.pool.bytes_mut());
         let ops: Vec<_> =
             STEPS.iter().enumerate().map(|(block, &(from, to))| random_op(rng, &mut want, block, from, to)).collect();
@@ -91,6 +92,7 @@ fn every_way_down_ends_at_the_same_bytes() {
         let (d, group) = rng.pick(&SHAPES);
         let side = rng.pick(&SIDES);
         let mut start = Cache::new(rng, side, d, group, 2, 1);
+        start.rule = rng.pick(&RangeRule::ALL);
         garbage(rng, start.pool.bytes_mut());
         start.open(0, Width::B16);
         let down = |path: &[Width]| {

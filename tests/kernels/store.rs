@@ -3,7 +3,7 @@
 use super::common::*;
 use pmkvq::geometry::{BlockEntry, Side, Width};
 use pmkvq::kernels::reference::read_cell;
-use pmkvq::kernels::{store_at, Isa, KernelError, RowsF32, ShrinkOp};
+use pmkvq::kernels::{store_at, Isa, KernelError, RangeRule, RowsF32, ShrinkOp};
 
 /// Rows `[token][head][d]`.
 fn rows(rng: &mut Rng, n: usize, n_head: usize, d: usize) -> Vec<f32> {
@@ -36,6 +36,7 @@ fn every_level_writes_the_reference_bytes() {
         let n_head = rng.pick(&[1, 2, 3]);
         let side = rng.pick(&SIDES);
         let mut want = Cache::new(rng, side, d, group, n_head, 5);
+        want.rule = rng.pick(&RangeRule::ALL);
         for b in 0..5 {
             let w = rng.pick(&Width::ALL);
             want.open(b, w);
@@ -58,6 +59,7 @@ fn threads_write_the_same_bytes() {
     property(10, |rng| {
         let n_head = rng.pick(&[1, 2, 8]);
         let mut want = Cache::new(rng, rng_side(0), 64, 64, n_head, 6);
+        want.rule = rng.pick(&RangeRule::ALL);
         for b in 0..6 {
             let w = rng.pick(&Width::ALL);
             want.open(b, w);
@@ -98,6 +100,7 @@ fn direct_is_stepwise() {
             let r = RowsF32::from_slice(&values, d, 2).unwrap();
             for isa in levels() {
                 let mut steps = Cache::new(rng, side, d, group, 2, 1);
+                steps.rule = rng.pick(&RangeRule::ALL);
                 steps.open(0, Width::B16);
                 store_at(isa, &steps.view(), &r, &cells, 0, 1).unwrap();
                 let mut width = Width::B16;
