@@ -27,6 +27,7 @@ void pmkvq_probe::finish(const llama_model & model, const std::vector<pmkvq_laye
         /*.n_ctx_train =*/ model.hparams.n_ctx_train,
         /*.n_layers    =*/ (uint32_t) layers.size(),
         /*.layers      =*/ layers.data(),
+        /*.rope_type   =*/ llama_model_rope_type(&model),
     };
 
     callback(&desc, user_data);

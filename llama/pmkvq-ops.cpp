@@ -30,7 +30,7 @@ struct pmkvq_op_params {
     uint32_t table;
     uint32_t n_blocks;
     uint16_t group_k;
-    uint16_t group_v;
+    uint16_t group_v; // store: what the step to 2 bits does with ranges
     float    scale;
     float    softcap;
     float    max_bias;
@@ -77,6 +77,7 @@ ggml_tensor * pmkvq_build_store(
     params.table    = ref.cache.table_bytes/64;
     params.n_blocks = ref.cache.n_blocks;
     params.group_k  = ref.side.group;
+    params.group_v  = ref.side.range;
 
     return pmkvq_node(ctx, 1, 1, 1, 1, GGML_TYPE_I32, { pmkvq_rows_f32(ctx, cur), idxs, pool, meta }, params);
 }
@@ -162,6 +163,7 @@ static int pmkvq_compute_store(const pmkvq_runtime & rt, const pmkvq_op_params &
         /*.n_head_kv  =*/ (uint32_t) x->ne[1],
         /*.head_dim   =*/ (uint32_t) x->ne[0],
         /*.group      =*/ params.group_k,
+        /*.range      =*/ params.group_v,
         /*.n_pages    =*/ (uint32_t) pool->ne[1],
         /*.n_blocks   =*/ params.n_blocks,
         /*.side       =*/ params.n_chunk,

@@ -212,6 +212,7 @@ ggml_context * pmkvq_store::init_tensors() {
         /*.n_ctx_train =*/ hparams->n_ctx_train,
         /*.n_layers    =*/ (uint32_t) layers.size(),
         /*.layers      =*/ layers.data(),
+        /*.rope_type   =*/ llama_model_rope_type(model),
     };
 
     char err[PMKVQ_ERR_SIZE] = "";
@@ -227,12 +228,14 @@ ggml_context * pmkvq_store::init_tensors() {
     }
 
     sides.resize(desc.n_sides);
+    transforms.resize(desc.n_sides);
     for (uint32_t i = 0; i < desc.n_sides; ++i) {
         rt->cache_side(cache, i, &sides[i]);
+        rt->cache_transform(cache, i, &transforms[i]);
     }
 
     ggml_init_params params = {
-        /*.mem_size   =*/ (desc.n_pools + 1)*ggml_tensor_overhead(),
+        /*.mem_size   =*/ (desc.n_pools + 2)*ggml_tensor_overhead(),
         /*.mem_buffer =*/ nullptr,
         /*.no_alloc   =*/ true,
     };
@@ -251,13 +254,26 @@ ggml_context * pmkvq_store::init_tensors() {
     t_meta = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, desc.meta_bytes);
     ggml_set_name(t_meta, "cache_pmkvq_meta");
 
+    if (desc.transform_bytes > 0) {
+        t_transforms = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, desc.transform_bytes/sizeof(float));
+        ggml_set_name(t_transforms, "cache_pmkvq_transforms");
+    }
+
     return ctx;
 }
 
 void pmkvq_store::init_data() {
     clear();
 
+    if (t_transforms && rt->write_transforms(cache, (float *) t_transforms->data) != 0) {
+        throw std::runtime_error("pmkvq: the plan's transforms can't be set up");
+    }
+
     build_graphs_shrink();
+}
+
+size_t pmkvq_store::size_transforms() const {
+    return t_transforms ? ggml_nbytes(t_transforms) : 0;
 }
 
 size_t pmkvq_store::size_pool() const {
@@ -280,9 +296,9 @@ void pmkvq_store::log_sizes(bool no_alloc) const {
         f16 += (size_t) n_ctx*l.n_head_kv*(l.head_dim_k + l.head_dim_v)*2;
     }
 
-    LLAMA_LOG_INFO("%s: size = %7.2f MiB (%6u cells, %3zu layers): pages %7.2f MiB, tables and parameters %7.2f MiB, attention scratch %7.2f MiB; f16 would need %7.2f MiB%s\n", __func__,
-            (size_pool() + size_meta() + scratch_bytes)/mib, n_cell, layers.size(),
-            size_pool()/mib, size_meta()/mib, scratch_bytes/mib, f16/mib, no_alloc ? " (not allocated)" : "");
+    LLAMA_LOG_INFO("%s: size = %7.2f MiB (%6u cells, %3zu layers): pages %7.2f MiB, tables and parameters %7.2f MiB, attention scratch %7.2f MiB, transforms %7.2f MiB; f16 would need %7.2f MiB%s\n", __func__,
+            (size_pool() + size_meta() + scratch_bytes + size_transforms())/mib, n_cell, layers.size(),
+            size_pool()/mib, size_meta()/mib, scratch_bytes/mib, size_transforms()/mib, f16/mib, no_alloc ? " (not allocated)" : "");
 
     // whole blocks are narrowed: the one that the window begins in waits for its newest token
     LLAMA_LOG_INFO("%s: of each sequence, the first %u and the latest %u to %u tokens stay at 16 bits\n", __func__,
@@ -501,6 +517,86 @@ bool pmkvq_store::run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops, std:
 // graph
 //
 
+// one Hadamard matrix for every n values
+static ggml_tensor * pmkvq_mul_hadamard(ggml_context * ctx, ggml_tensor * x, ggml_tensor * had) {
+    ggml_tensor * res = ggml_is_contiguous(x) ? x : ggml_cont(ctx, x);
+
+    res = ggml_reshape_2d(ctx, res, had->ne[0], ggml_nelements(res)/had->ne[0]);
+    res = ggml_mul_mat(ctx, had, res);
+    ggml_mul_mat_set_hint(res, GGML_HINT_SRC0_IS_HADAMARD);
+
+    return ggml_reshape_3d(ctx, res, x->ne[0], x->ne[1], x->ne[2]);
+}
+
+ggml_tensor * pmkvq_store::build_transform(ggml_context * ctx, ggml_tensor * x, uint32_t ikv, int side, transform_part part) const {
+    const auto & t = transforms[2*ikv + side];
+
+    if (!t_transforms || (t.hadamard == 0 && t.center == 0 && t.factor == PMKVQ_FACTOR_NONE)) {
+        return x;
+    }
+
+    const int64_t d         = x->ne[0];
+    const int64_t n_head_kv = layers[ikv].n_head_kv;
+    const int64_t n_rep     = x->ne[1]/n_head_kv;
+    const int64_t n_tokens  = x->ne[2];
+
+    if (x->type != GGML_TYPE_F32) {
+        x = ggml_cast(ctx, x, GGML_TYPE_F32);
+    }
+
+    // [head_dim, 1, n_head_kv], for all query heads of a KV head
+    auto vector = [&](uint64_t offset) {
+        return ggml_view_3d(ctx, t_transforms, d, 1, n_head_kv, d*sizeof(float), d*sizeof(float), offset);
+    };
+    auto by_head_kv = [&](ggml_tensor * cur) {
+        return ggml_reshape_4d(ctx, ggml_is_contiguous(cur) ? cur : ggml_cont(ctx, cur), d, n_rep, n_head_kv, n_tokens);
+    };
+    auto by_head = [&](ggml_tensor * cur) {
+        return ggml_reshape_3d(ctx, cur, d, n_rep*n_head_kv, n_tokens);
+    };
+
+    auto center = [&](ggml_tensor * cur) {
+        if (t.center == 0) {
+            return cur;
+        }
+        auto * c = vector(t.offset_center);
+        return by_head(part == TRANSFORM_OUTPUT ? ggml_add(ctx, by_head_kv(cur), c) : ggml_sub(ctx, by_head_kv(cur), c));
+    };
+    auto factor = [&](ggml_tensor * cur) {
+        const uint64_t offset = part == TRANSFORM_STORED ? t.offset_forward : t.offset_inverse;
+
+        if (t.factor == PMKVQ_FACTOR_SCALE) {
+            return by_head(ggml_mul(ctx, by_head_kv(cur), vector(offset)));
+        }
+        if (t.factor == PMKVQ_FACTOR_MATRIX) {
+            auto * m = ggml_view_3d(ctx, t_transforms, d, d, n_head_kv, d*sizeof(float), d*d*sizeof(float), offset);
+
+            // heads last: a matrix serves the query heads of its KV head
+            auto * res = ggml_mul_mat(ctx, m, ggml_permute(ctx, cur, 0, 2, 1, 3));
+            return ggml_cont(ctx, ggml_permute(ctx, res, 0, 2, 1, 3));
+        }
+        return cur;
+    };
+    auto hadamard = [&](ggml_tensor * cur) {
+        if (t.hadamard == 0) {
+            return cur;
+        }
+        return pmkvq_mul_hadamard(ctx, cur, ggml_view_2d(ctx, t_transforms, t.hadamard, t.hadamard, t.hadamard*sizeof(float), t.offset_hadamard));
+    };
+
+    switch (part) {
+        case TRANSFORM_STORED: return hadamard(factor(center(x)));
+        case TRANSFORM_QUERY:  return hadamard(factor(x));
+        case TRANSFORM_OUTPUT: return center(factor(hadamard(x)));
+    }
+
+    GGML_ABORT("fatal error");
+}
+
+ggml_tensor * pmkvq_store::build_stored(ggml_context * ctx, ggml_tensor * cur, uint32_t ikv, int side) const {
+    return cur ? build_transform(ctx, cur, ikv, side, TRANSFORM_STORED) : nullptr;
+}
+
 ggml_tensor * pmkvq_store::build_store(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * idxs, uint32_t ikv, int side) const {
     const auto & s = sides[2*ikv + side];
 
@@ -523,6 +619,14 @@ ggml_tensor * pmkvq_store::build_attn(
     const auto & sk = sides[2*ikv + 0];
     const auto & sv = sides[2*ikv + 1];
 
+    // a constant that all scores lose shows in a cap or beside a sink, and then weights don't sum to one either
+    if (((transforms[2*ikv + 0].center || transforms[2*ikv + 1].center) && sinks) || (transforms[2*ikv + 0].center && softcap != 0.0f)) {
+        throw std::runtime_error("pmkvq: the plan's transforms have centers, which don't work with the attention of this model (" +
+                std::string(sinks ? "sinks" : "soft-capping") + "): make the plan without them");
+    }
+
+    q = build_transform(ctx, q, ikv, 0, TRANSFORM_QUERY);
+
     ggml_tensor * partial = pmkvq_build_attn(ctx, q, k_cur, v_cur, kq_mask, idxs, t_pool[sk.pool], t_pool[sv.pool], t_meta,
             { sk, desc }, { sv, desc }, layers[ikv].head_dim_v, kq_scale, softcap, max_bias);
 
@@ -531,5 +635,9 @@ ggml_tensor * pmkvq_store::build_attn(
     nodes.push_back(partial);
     nodes.push_back(cur);
 
-    return cur;
+    const int64_t d = layers[ikv].head_dim_v;
+
+    ggml_tensor * out = build_transform(ctx, ggml_reshape_3d(ctx, cur, d, cur->ne[0]/d, cur->ne[1]), ikv, 1, TRANSFORM_OUTPUT);
+
+    return ggml_reshape_2d(ctx, out, cur->ne[0], cur->ne[1]);
 }

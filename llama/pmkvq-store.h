@@ -105,7 +105,10 @@ public:
     // see llama_pmkvq_describe()
     size_t describe(char * buf, size_t n) const;
 
-    // graph: store the current K or V (side 0, 1)
+    // graph: the current K or V as it is stored and attended to (side 0, 1); NULL stays NULL
+    ggml_tensor * build_stored(ggml_context * ctx, ggml_tensor * cur, uint32_t ikv, int side) const;
+
+    // graph: store what build_stored() returned
     ggml_tensor * build_store(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * idxs, uint32_t ikv, int side) const;
 
     // graph: attention over the blocks and the current batch; k_cur and v_cur are NULL where a layer reads another one's.
@@ -128,6 +131,7 @@ public:
     size_t size_pool() const;
     size_t size_meta() const;
     size_t size_scratch() const { return scratch_bytes; }
+    size_t size_transforms() const;
 
 private:
     pmkvq_store() = default;
@@ -157,14 +161,20 @@ private:
     pmkvq_cache_desc             desc = {};
     std::vector<pmkvq_pool_desc> pools;
     std::vector<pmkvq_side_desc> sides;
+    std::vector<pmkvq_transform_desc> transforms;
 
     std::vector<ggml_tensor *> t_pool;
     ggml_tensor *              t_meta = nullptr;
+    ggml_tensor *              t_transforms = nullptr; // NULL: the plan has none
 
     // the prebuilt graphs of block operations, one per pool, each of one node, and their inputs
     struct shrink_args;
     std::vector<std::unique_ptr<shrink_args>> args_shrink;
     ggml_context * ctx_shrink = nullptr;
+
+    // x: [head_dim, n_head, n_tokens] with n_head a multiple of n_head_kv
+    enum transform_part { TRANSFORM_STORED, TRANSFORM_QUERY, TRANSFORM_OUTPUT };
+    ggml_tensor * build_transform(ggml_context * ctx, ggml_tensor * x, uint32_t ikv, int side, transform_part part) const;
 
     void build_graphs_shrink();
 

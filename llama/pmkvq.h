@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define PMKVQ_ABI_VERSION 1
+#define PMKVQ_ABI_VERSION 2
 
 #define PMKVQ_BLOCK     128 // cells in a block
 #define PMKVQ_MAX_PAGES 8   // pages of a block at 16 bits
@@ -60,6 +60,7 @@ typedef struct pmkvq_model_desc {
     uint32_t     n_ctx_train;
     uint32_t     n_layers;
     const pmkvq_layer_desc * layers;
+    int32_t      rope_type; // enum llama_rope_type
 } pmkvq_model_desc;
 
 // llama.cpp's cells: pos -1 is an empty cell, seq is a bit set of the sequences that use it
@@ -78,8 +79,27 @@ typedef struct pmkvq_pool_desc {
 typedef struct pmkvq_side_desc {
     uint32_t pool;
     uint32_t group;  // values along the head dimension that share (min, max); 0: the side stays at 16 bits
+    uint32_t range;  // of a group, in the step to 2 bits. 0: it stays, 1: it is fitted
     uint64_t offset; // of the side's table in the meta buffer, a multiple of 64; the parameters follow the table
 } pmkvq_side_desc;
+
+enum {
+    PMKVQ_FACTOR_NONE   = 0,
+    PMKVQ_FACTOR_SCALE  = 1, // [head_dim, n_head_kv]
+    PMKVQ_FACTOR_MATRIX = 2, // [head_dim, head_dim, n_head_kv]
+};
+
+// K and V of a side are stored as H*F*(x - c); queries become H*F^-T*q, the output of the attention F^-1*H*o + c
+// offsets are bytes in the transforms, multiples of 64; all values are f32
+typedef struct pmkvq_transform_desc {
+    uint32_t hadamard; // rows of the Hadamard matrix H; 0: none
+    uint32_t center;   // 1: there is a c, [head_dim, n_head_kv]
+    uint32_t factor;   // what F is
+    uint64_t offset_hadamard;
+    uint64_t offset_center;
+    uint64_t offset_forward; // F
+    uint64_t offset_inverse; // F^-T (K) or F^-1 (V)
+} pmkvq_transform_desc;
 
 typedef struct pmkvq_cache_desc {
     uint32_t n_blocks;
@@ -87,6 +107,7 @@ typedef struct pmkvq_cache_desc {
     uint32_t n_sides;     // 2 * layers
     uint64_t meta_bytes;  // all tables and parameters
     uint64_t table_bytes; // of one side: its parameters start here
+    uint64_t transform_bytes; // all transforms
     uint32_t sink;        // first and latest tokens of a sequence that stay at 16 bits
     uint32_t window;
 } pmkvq_cache_desc;
@@ -101,6 +122,7 @@ typedef struct pmkvq_op_store {
     uint32_t        n_head_kv;
     uint32_t        head_dim;
     uint32_t        group;
+    uint32_t        range;
     uint32_t        n_pages;
     uint32_t        n_blocks;
     uint32_t        side; // 0: K, 1: V
@@ -196,6 +218,8 @@ typedef struct pmkvq_runtime {
     void (*cache_desc)(const pmkvq_cache * cache, pmkvq_cache_desc * desc);
     int  (*cache_pool)(const pmkvq_cache * cache, uint32_t pool, pmkvq_pool_desc * desc);
     int  (*cache_side)(const pmkvq_cache * cache, uint32_t side, pmkvq_side_desc * desc);
+    int  (*cache_transform) (const pmkvq_cache * cache, uint32_t side, pmkvq_transform_desc * desc);
+    int  (*write_transforms)(const pmkvq_cache * cache, float * out); // transform_bytes
 
     // a look at the cells before a batch is placed: blocks that became empty start anew
     void (*observe)    (pmkvq_cache * cache, const pmkvq_cells * cells);

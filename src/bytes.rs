@@ -1,11 +1,12 @@
 //! Byte accounting: what a cache of a given model, context and widths takes, part by part, to the byte.
 //!
 //! ```text
-//! total = pages + tables + parameters + scratch
+//! total = pages + tables + parameters + scratch + transforms
 //! pages        one pool per distinct (n_head_kv, head_dim); a page of a pool takes n_head_kv * 32 * head_dim bytes
 //! tables       one per side (K or V of a layer), always
 //! parameters   (min, max) of the groups, per side, unless the side stays at 16 bits; never shrinks
 //! scratch      partial results of the attention nodes
+//! transforms   their vectors and matrices
 //! ```
 //!
 //! Three page counts matter for a side whose final width is `f`. *Least*: `n_blocks * f / 2`, with which a full context
@@ -50,6 +51,8 @@ pub struct LayoutParams {
     pub group: u32,
     /// Bytes of the attention's partial results.
     pub scratch_bytes: u64,
+    /// Bytes of the transforms' vectors and matrices.
+    pub transform_bytes: u64,
 }
 
 impl LayoutParams {
@@ -150,7 +153,8 @@ pub struct Layout {
     pub table_bytes: u64,
     pub params_bytes: u64,
     pub scratch_bytes: u64,
-    /// Everything but pages: tables, parameters, scratch.
+    pub transform_bytes: u64,
+    /// Everything but pages: tables, parameters, scratch, transforms.
     pub fixed_bytes: u64,
     /// What llama.cpp's own 16-bit cache of the same context takes.
     pub f16_bytes: u64,
@@ -187,7 +191,10 @@ impl Layout {
             table_bytes,
             params_bytes,
             scratch_bytes: params.scratch_bytes,
-            fixed_bytes: table_bytes.saturating_add(params_bytes).saturating_add(params.scratch_bytes),
+            transform_bytes: params.transform_bytes,
+            fixed_bytes: [table_bytes, params_bytes, params.scratch_bytes, params.transform_bytes]
+                .into_iter()
+                .fold(0, u64::saturating_add),
             f16_bytes: n_values.saturating_mul(2),
             n_values,
             sides,

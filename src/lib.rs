@@ -18,8 +18,11 @@ pub mod kernels;
 pub mod plan;
 pub mod planner;
 pub mod policy;
+#[cfg(feature = "llama")]
+pub mod profile;
 pub mod sensitivity;
 pub mod shape;
+pub mod transform;
 
 /// What was built: upstream's release and commit, patches.
 pub mod build_info {

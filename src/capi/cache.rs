@@ -4,13 +4,14 @@ use std::ffi::{c_char, c_int};
 
 use super::describe::describe_json;
 use super::text::{read, report, write};
-use super::types::{CacheDesc, CacheHandle, CellsC, ModelDesc, PlanHandle, PoolDesc, SideDesc};
+use super::types::{CacheDesc, CacheHandle, CellsC, ModelDesc, PlanHandle, PoolDesc, SideDesc, TransformDesc};
 use super::{guard, FAILED};
 use crate::bytes::{Layout, LayoutParams};
-use crate::geometry::BlockEntry;
+use crate::geometry::{BlockEntry, Side};
 use crate::plan::Plan;
 use crate::policy::{BlockOp, CellView, Policy};
 use crate::shape::{LayerShape, ModelShape};
+use crate::transform::{self, Factor, Transforms};
 
 /// One llama.cpp cache with its plan.
 pub struct Cache {
@@ -20,6 +21,7 @@ pub struct Cache {
     /// Pages of each pool.
     pub pool_pages: Vec<u32>,
     pub scratch_bytes: u64,
+    transforms: Transforms,
     sides: Vec<SideDesc>,
     desc: CacheDesc,
     /// The meta buffer does not hold the tables yet.
@@ -37,8 +39,8 @@ impl Cache {
     ) -> Result<Cache, String> {
         let mut plan = plan.clone();
         plan.check_model(shape).map_err(|e| e.to_string())?;
-        let params =
-            LayoutParams { n_ctx, n_seq_max, sink: plan.sink, window: plan.window, group: plan.group, scratch_bytes };
+        let transform_bytes = plan.transform_bytes();
+        let params = LayoutParams { n_ctx, n_seq_max, scratch_bytes, transform_bytes, ..plan.params() };
         let budget = plan.fit_budget(shape, &params, estimate)?;
         let layout = Layout::new(shape, &plan.finals(), &params);
         let pool_pages = layout.pool_pages(budget).map_err(|e| e.to_string())?;
@@ -47,10 +49,11 @@ impl Cache {
         let sides = layout
             .sides
             .iter()
-            .map(|side| {
+            .enumerate()
+            .map(|(i, side)| {
                 // a side that ends at 16 bits has no parameters
                 let group = if side.params_bytes == 0 { 0 } else { side.group as u32 };
-                let desc = SideDesc { pool: side.pool as u32, group, offset };
+                let desc = SideDesc { pool: side.pool as u32, group, range: plan.ranges.side(Side::BOTH[i % 2]) as u32, offset };
                 offset += (side.table_bytes + side.params_bytes).next_multiple_of(64);
                 desc
             })
@@ -61,15 +64,22 @@ impl Cache {
             n_sides: sides.len() as u32,
             meta_bytes: offset,
             table_bytes: crate::geometry::table_bytes(layout.n_blocks as usize) as u64,
+            transform_bytes,
             sink: plan.sink,
             window: plan.window,
         };
-        Ok(Cache { plan, layout, policy, pool_pages, scratch_bytes, sides, desc, stale: true })
+        let transforms = plan.transforms.as_ref().map(|t| Transforms::new(&plan.model, t)).unwrap_or_default();
+        Ok(Cache { plan, layout, policy, pool_pages, scratch_bytes, transforms, sides, desc, stale: true })
     }
 
     /// Bytes of all tables and parameters.
     pub fn meta_bytes(&self) -> u64 {
         self.desc.meta_bytes
+    }
+
+    /// Bytes of the transforms' vectors and matrices.
+    pub fn transform_bytes(&self) -> u64 {
+        self.transforms.bytes
     }
 
     fn write_entry(&self, meta: *mut u8, side: usize, block: usize) {
@@ -184,6 +194,40 @@ pub unsafe extern "C" fn cache_side(cache: *const CacheHandle, side: u32, desc: 
         }
         None => FAILED,
     }
+}
+
+/// # Safety
+/// As for [`cache_desc`].
+pub unsafe extern "C" fn cache_transform(cache: *const CacheHandle, side: u32, desc: *mut TransformDesc) -> c_int {
+    let s = get(cache).transforms.sides.get(side as usize).copied().unwrap_or_default();
+    *desc = TransformDesc {
+        hadamard: s.hadamard as u32,
+        center: s.center.into(),
+        factor: match s.factor {
+            Factor::None => 0,
+            Factor::Scale => 1,
+            Factor::Matrix => 2,
+        },
+        offset_hadamard: s.offset_hadamard,
+        offset_center: s.offset_center,
+        offset_forward: s.offset_forward,
+        offset_inverse: s.offset_inverse,
+    };
+    0
+}
+
+/// # Safety
+/// `cache` comes from [`cache_new`]; `out` is writable for the `transform_bytes` of its description.
+pub unsafe extern "C" fn write_transforms(cache: *const CacheHandle, out: *mut f32) -> c_int {
+    guard(FAILED, || {
+        let cache = get(cache);
+        let Some(layers) = &cache.plan.transforms else { return 0 };
+        let out = std::slice::from_raw_parts_mut(out, cache.transforms.bytes as usize / 4);
+        match transform::write_all(&cache.transforms, &cache.plan.model, layers, out) {
+            Ok(()) => 0,
+            Err(_) => FAILED,
+        }
+    })
 }
 
 /// # Safety

@@ -16,16 +16,16 @@ fn by_width<T: Copy + Into<Value>>(counts: &[T; 4]) -> Value {
 
 /// ```json
 /// { "n_ctx": 16384, "rule": "block", "tokens": 5000,
-///   "bytes": { "total", "pages", "tables_and_parameters", "scratch", "pages_held", "held", "f16" },
+///   "bytes": { "total", "pages", "tables_and_parameters", "scratch", "transforms", "pages_held", "held", "f16" },
 ///   "shrinks": { "16-8", "8-4", "4-2", "started_narrow" },
 ///   "layers": [ { "il": 0, "k": { "final": 4, "blocks": {"16": 1, ...}, "tokens": {"16": 128, ...}, "bytes": 1234 }, "v": ... } ] }
 /// ```
-/// `total` is what is allocated (pages, tables, parameters, scratch), `held` what is in use of it; `f16` what a plain
+/// `total` is what is allocated (pages, tables, parameters, scratch, transforms), `held` what is in use of it; `f16` what a plain
 /// 16-bit cache of the same context allocates. Bytes and tokens of a block whose tokens are gone count until it is used again.
 pub fn describe_json(cache: &Cache, cells: CellView) -> Value {
     let stats = cache.policy.stats();
     let tokens = cache.policy.tokens_by_width(cells);
-    let fixed = cache.meta_bytes() + cache.scratch_bytes;
+    let fixed = cache.meta_bytes() + cache.scratch_bytes + cache.transform_bytes();
     let layers: Vec<Value> = cache
         .plan
         .layers
@@ -53,6 +53,7 @@ pub fn describe_json(cache: &Cache, cells: CellView) -> Value {
             "pages": stats.bytes_total,
             "tables_and_parameters": cache.meta_bytes(),
             "scratch": cache.scratch_bytes,
+            "transforms": cache.transform_bytes(),
             "pages_held": stats.bytes_held,
             "held": stats.bytes_held + fixed,
             "f16": cache.layout.f16_bytes,

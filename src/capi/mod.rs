@@ -27,6 +27,8 @@ pub static RUNTIME: Runtime = Runtime {
     cache_desc: cache::cache_desc,
     cache_pool: cache::cache_pool,
     cache_side: cache::cache_side,
+    cache_transform: cache::cache_transform,
+    write_transforms: cache::write_transforms,
     observe: cache::observe,
     place: cache::place,
     plan_ubatch: cache::plan_ubatch,

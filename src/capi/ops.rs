@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 use super::types::{OpAttn, OpMerge, OpShrink, OpStore};
 use super::{guard, FAILED};
 use crate::geometry::{BlockEntry, Side};
-use crate::kernels::{self, AttentionArgs, KernelError, MaskF16, MergeArgs, PartialsMut, RowsF32, ShrinkOp, SideView};
+use crate::kernels::{self, AttentionArgs, KernelError, MaskF16, MergeArgs, PartialsMut, RangeRule, RowsF32, ShrinkOp, SideView};
 
 fn status(result: Result<(), KernelError>) -> c_int {
     match result {
@@ -47,8 +47,14 @@ unsafe fn store(op: &OpStore, ith: c_int, nth: c_int) -> Result<(), KernelError>
         op.n_blocks as usize,
         head_dim,
         op.group as usize,
-    )?;
+    )?
+    .with_range_rule(range_rule(op.range)?);
     kernels::store(&view, &rows, cells, ith, nth)
+}
+
+/// As [`SideDesc::range`](super::types::SideDesc) has it.
+fn range_rule(range: u32) -> Result<RangeRule, KernelError> {
+    RangeRule::ALL.get(range as usize).copied().ok_or(KernelError::Shape("a range rule is 0 (shift) or 1 (fit)"))
 }
 
 impl OpStore {
@@ -104,7 +110,8 @@ unsafe fn shrink(op: &OpShrink, ith: c_int, nth: c_int) -> Result<(), KernelErro
             op.n_blocks as usize,
             op.head_dim as usize,
             desc.group as usize,
-        )?;
+        )?
+        .with_range_rule(range_rule(desc.range)?);
         let (of_side, rest) = done.split_at(batch.len());
         done = rest;
         kernels::shrink(&view, &batch, of_side, ith, nth)?;

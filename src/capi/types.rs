@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int};
 use crate::geometry::BlockEntry;
 use crate::policy::BlockOp;
 
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// `pmkvq_layer_desc`
 #[repr(C)]
@@ -26,6 +26,8 @@ pub struct ModelDesc {
     pub n_ctx_train: u32,
     pub n_layers: u32,
     pub layers: *const LayerDesc,
+    /// `enum llama_rope_type`
+    pub rope_type: i32,
 }
 
 /// `pmkvq_cells`
@@ -51,7 +53,22 @@ pub struct PoolDesc {
 pub struct SideDesc {
     pub pool: u32,
     pub group: u32,
+    /// 0: `RangeRule::Shift`, 1: `RangeRule::Fit`
+    pub range: u32,
     pub offset: u64,
+}
+
+/// `pmkvq_transform_desc`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TransformDesc {
+    pub hadamard: u32,
+    pub center: u32,
+    pub factor: u32,
+    pub offset_hadamard: u64,
+    pub offset_center: u64,
+    pub offset_forward: u64,
+    pub offset_inverse: u64,
 }
 
 /// `pmkvq_cache_desc`
@@ -63,6 +80,7 @@ pub struct CacheDesc {
     pub n_sides: u32,
     pub meta_bytes: u64,
     pub table_bytes: u64,
+    pub transform_bytes: u64,
     pub sink: u32,
     pub window: u32,
 }
@@ -78,6 +96,7 @@ pub struct OpStore {
     pub n_head_kv: u32,
     pub head_dim: u32,
     pub group: u32,
+    pub range: u32,
     pub n_pages: u32,
     pub n_blocks: u32,
     pub side: u32,
@@ -192,6 +211,8 @@ pub struct Runtime {
     pub cache_desc: unsafe extern "C" fn(*const CacheHandle, *mut CacheDesc),
     pub cache_pool: unsafe extern "C" fn(*const CacheHandle, u32, *mut PoolDesc) -> c_int,
     pub cache_side: unsafe extern "C" fn(*const CacheHandle, u32, *mut SideDesc) -> c_int,
+    pub cache_transform: unsafe extern "C" fn(*const CacheHandle, u32, *mut TransformDesc) -> c_int,
+    pub write_transforms: unsafe extern "C" fn(*const CacheHandle, *mut f32) -> c_int,
     pub observe: unsafe extern "C" fn(*mut CacheHandle, *const CellsC),
     pub place: unsafe extern "C" fn(*const CacheHandle, *const CellsC, u32, *const i32, *const i32, *mut u32) -> c_int,
     pub plan_ubatch: unsafe extern "C" fn(

@@ -10,6 +10,8 @@ mod model;
 mod output;
 mod plan;
 #[cfg(feature = "llama")]
+mod profile;
+#[cfg(feature = "llama")]
 mod progress;
 mod show;
 
@@ -28,6 +30,9 @@ struct Cli {
 enum Command {
     /// Make a plan: the final width of K and V of every layer under a memory budget
     Plan(plan::Args),
+    /// Measure a model on a text: how much each width costs each layer's K and V, and which transforms help
+    #[cfg(feature = "llama")]
+    Profile(profile::Args),
     /// Print a plan: layers, widths, bytes, and how widths fall as the context grows
     Show(show::Args),
     /// Does a plan fit a model?
@@ -47,6 +52,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Plan(args) => plan::run(&args),
+        #[cfg(feature = "llama")]
+        Command::Profile(args) => profile::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Doctor => doctor::run(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::plan::{read_limited, shape_from_json};
 use crate::shape::ModelShape;
+use crate::transform::RopeOrder;
 
 #[derive(Args, Clone, Debug)]
 #[group(required = true, multiple = false)]
@@ -21,6 +22,8 @@ pub struct ModelArgs {
 pub struct Shape {
     pub shape: ModelShape,
     pub n_head: Vec<u32>,
+    /// How the model lays out the pairs that RoPE rotates; none where nobody says.
+    pub rope_order: Option<RopeOrder>,
 }
 
 impl ModelArgs {
@@ -33,7 +36,7 @@ impl ModelArgs {
                 let shape = shape_from_json(&text).map_err(|e| format!("{}: {e}", path.display()))?;
                 // the file doesn't say: as many query heads as KV heads
                 let n_head = shape.layers.iter().map(|l| l.n_head_kv).collect();
-                Ok(Shape { shape, n_head })
+                Ok(Shape { shape, n_head, rope_order: None })
             }
             (None, None) => Err("name a model with --model, or its shape with --shape".to_string()),
         }
@@ -44,7 +47,7 @@ impl ModelArgs {
 fn from_gguf(path: &std::path::Path) -> Result<Shape, String> {
     crate::capi::register();
     let found = crate::ffi::describe_model(path)?;
-    Ok(Shape { shape: found.shape, n_head: found.n_head })
+    Ok(Shape { shape: found.shape, n_head: found.n_head, rope_order: found.rope_order })
 }
 
 #[cfg(not(feature = "llama"))]

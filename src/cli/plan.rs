@@ -7,10 +7,13 @@ use super::model::{ModelArgs, Shape};
 use super::output::print;
 use crate::bytes::{self, human, parse_size, LayoutParams};
 use crate::geometry::Width;
-use crate::plan::size::LARGEST;
-use crate::plan::{parse_rule, write_beside, Initial, Kv, Plan, Rule, MAX_CTX, MAX_SINK, MAX_WINDOW};
+use crate::kernels::RangeRule;
+use crate::plan::size::{shorten, LARGEST};
+use crate::plan::{parse_rule, write_beside, Initial, Kv, Plan, Ranges, Rule, MAX_CTX, MAX_SINK, MAX_WINDOW};
 use crate::planner;
 use crate::sensitivity::SensitivityFile;
+use crate::shape::LayerShape;
+use crate::transform::{LayerTransforms, Transform, Transforms, TransformsFile};
 
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
@@ -43,6 +46,14 @@ pub struct Args {
     /// Which block shrinks next: block (the cheapest) or layer (the paper's)
     #[arg(long, value_name = "RULE", default_value = "block", value_parser = parse_rule)]
     pub rule: Rule,
+    /// Transforms of K and V: a file from 'pmkvq profile --transforms' or from the exporter, the reference implementation's
+    /// rep_scales.pt, 'hadamard', or 'none'
+    #[arg(long, value_name = "FILE|NAME", default_value = "none")]
+    pub transforms: String,
+    /// What the step to 2 bits does with a group's range: fit it anew, or shift codes and keep it as the paper does. One for
+    /// both, or K's and V's: shift,fit
+    #[arg(long, value_name = "RULE", default_value = "fit", value_parser = ranges)]
+    pub range: Ranges,
     /// First tokens of each sequence that stay at 16 bits
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=MAX_SINK as i64))]
     pub sink: u32,
@@ -57,14 +68,44 @@ pub struct Args {
     pub parallel: u32,
 }
 
-fn width(text: &str) -> Result<Width, String> {
+pub fn width(text: &str) -> Result<Width, String> {
     let bits = text.trim().parse().ok().and_then(Width::from_bits);
     bits.ok_or_else(|| "not a width: expected 16, 8, 4 or 2".to_string())
 }
 
-fn group(text: &str) -> Result<u32, String> {
+pub fn group(text: &str) -> Result<u32, String> {
     let group = text.parse().ok().filter(|g| (16..=128).contains(g) && g % 16 == 0);
     group.ok_or_else(|| "expected a multiple of 16 from 16 to 128".to_string())
+}
+
+/// # Errors
+/// A name that is no rule.
+pub fn ranges(text: &str) -> Result<Ranges, String> {
+    let rule = |name: &str| {
+        RangeRule::from_name(name.trim()).ok_or_else(|| format!("'{}' is no range rule: expected shift or fit", shorten(name)))
+    };
+    match text.split_once(',') {
+        None => rule(text).map(|r| Ranges { k: r, v: r }),
+        Some((k, v)) => Ok(Ranges { k: rule(k)?, v: rule(v)? }),
+    }
+}
+
+/// Transforms by the name that `--transforms` gives.
+///
+/// # Errors
+/// A file that is none of those that are read, or not this model's.
+pub fn transforms(name: &str, model: &Shape) -> Result<Option<Vec<LayerTransforms>>, String> {
+    match name {
+        "none" => Ok(None),
+        "hadamard" => {
+            let layer = |l: &LayerShape| LayerTransforms { il: l.il, k: Transform::hadamard(), v: Transform::hadamard() };
+            Ok(Some(model.shape.layers.iter().map(layer).collect()))
+        }
+        path => {
+            let file = TransformsFile::load(path.as_ref(), &model.shape, model.rope_order);
+            Ok(Some(file.map_err(|e| format!("--transforms {path}: {e}"))?.layers))
+        }
+    }
 }
 
 /// What is asked of [`make`] besides the model.
@@ -76,12 +117,24 @@ pub struct Wanted {
     pub group: u32,
     pub rule: Rule,
     pub initial: Initial,
+    pub ranges: Ranges,
+    pub transforms: Option<Vec<LayerTransforms>>,
 }
 
 impl Wanted {
     #[cfg(feature = "llama")]
     pub fn new(n_ctx: u32) -> Wanted {
-        Wanted { n_ctx, parallel: 1, sink: 1, window: 128, group: 128, rule: Rule::Block, initial: Initial::B16 }
+        Wanted {
+            n_ctx,
+            parallel: 1,
+            sink: 1,
+            window: 128,
+            group: 128,
+            rule: Rule::Block,
+            initial: Initial::B16,
+            ranges: Ranges { k: RangeRule::Fit, v: RangeRule::Fit },
+            transforms: None,
+        }
     }
 
     fn params(&self, model: &Shape) -> LayoutParams {
@@ -101,6 +154,7 @@ impl Wanted {
             window: self.window,
             group: self.group,
             scratch_bytes: scratch.unwrap_or(0),
+            transform_bytes: self.transforms.as_ref().map_or(0, |t| Transforms::new(&model.shape, t).bytes),
         }
     }
 }
@@ -165,8 +219,9 @@ pub fn make(model: &Shape, wanted: &Wanted, source: Source) -> Result<Plan, Stri
         window: wanted.window,
         group: wanted.group,
         rule: wanted.rule,
+        ranges: wanted.ranges,
         layers: solved.layers,
-        transforms: None,
+        transforms: wanted.transforms.clone(),
         sensitivities,
         solver: solved.solver,
         override_budget: None,
@@ -191,6 +246,8 @@ pub fn run(args: &Args) -> Result<(), String> {
         group: args.group,
         rule: args.rule,
         initial: if args.fixed { Initial::Final } else { Initial::B16 },
+        ranges: args.range,
+        transforms: transforms(&args.transforms, &model)?,
     };
     let source = match (args.uniform, &file, args.budget) {
         (Some(w), _, budget) => Source::Uniform(w, budget),

@@ -890,12 +890,13 @@ pub struct llama_context_params {
     pub pmkvq_plan: *const ::core::ffi::c_char,
     pub pmkvq_budget: *const ::core::ffi::c_char,
     pub pmkvq_rule: *const ::core::ffi::c_char,
+    pub pmkvq_pos_gaps: bool,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     [
         "Size of llama_context_params",
-    ][::core::mem::size_of::<llama_context_params>() - 184usize];
+    ][::core::mem::size_of::<llama_context_params>() - 192usize];
     [
         "Alignment of llama_context_params",
     ][::core::mem::align_of::<llama_context_params>() - 8usize];
@@ -1019,6 +1020,9 @@ const _: () = {
     [
         "Offset of field: llama_context_params::pmkvq_rule",
     ][::core::mem::offset_of!(llama_context_params, pmkvq_rule) - 176usize];
+    [
+        "Offset of field: llama_context_params::pmkvq_pos_gaps",
+    ][::core::mem::offset_of!(llama_context_params, pmkvq_pos_gaps) - 184usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

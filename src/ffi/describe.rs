@@ -5,13 +5,17 @@ use std::path::Path;
 
 use crate::capi::cache::model_shape;
 use crate::capi::types::ModelDesc;
+use super::bindings::{LLAMA_ROPE_TYPE_NONE, LLAMA_ROPE_TYPE_NORM};
 use crate::shape::ModelShape;
+use crate::transform::RopeOrder;
 
 /// A model's shape, and the query heads of each of its layers.
 #[derive(Clone, Debug)]
 pub struct Described {
     pub shape: ModelShape,
     pub n_head: Vec<u32>,
+    /// How the model lays out the pairs that RoPE rotates; none without RoPE.
+    pub rope_order: Option<RopeOrder>,
 }
 
 extern "C" {
@@ -29,7 +33,12 @@ unsafe extern "C" fn collect(model: *const ModelDesc, user_data: *mut c_void) {
     let model = &*model;
     let layers = std::slice::from_raw_parts(model.layers, model.n_layers as usize);
     let n_head = layers.iter().map(|l| l.n_head).collect();
-    *found = Some(model_shape(model).map(|shape| Described { shape, n_head }));
+    let rope_order = match model.rope_type {
+        LLAMA_ROPE_TYPE_NONE => None,
+        LLAMA_ROPE_TYPE_NORM => Some(RopeOrder::Interleaved),
+        _ => Some(RopeOrder::HalfSplit),
+    };
+    *found = Some(model_shape(model).map(|shape| Described { shape, n_head, rope_order }));
 }
 
 /// Reads the metadata of a GGUF, no weights.

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::bindings as c;
+use super::observe::{self, Observer};
 
 /// Which KV cache a context has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,11 +154,22 @@ impl Drop for Model {
     }
 }
 
+/// What a context is made with besides cache and sizes.
+#[derive(Default)]
+pub struct ContextOptions<'o> {
+    /// Positions of a sequence may jump forward.
+    pub position_gaps: bool,
+    /// Sees what the attention of every layer with a progressive cache gets.
+    pub observer: Option<Observer<'o>>,
+}
+
 pub struct Context<'m> {
     ctx: NonNull<c::llama_context>,
     n_vocab: usize,
     /// How often the abort callback still says no.
     abort: Option<Box<AtomicU32>>,
+    /// llama.cpp has its address.
+    _observer: Option<Box<Observer<'m>>>,
     model: std::marker::PhantomData<&'m Model>,
 }
 
@@ -167,7 +179,21 @@ impl<'m> Context<'m> {
     /// # Errors
     /// llama.cpp's reason is on stderr.
     pub fn new(model: &'m Model, cache: &Cache, sizes: &ContextSizes) -> Result<Context<'m>, String> {
+        Context::with(model, cache, sizes, ContextOptions::default())
+    }
+
+    /// As [`Context::new`], with options.
+    ///
+    /// # Errors
+    /// As [`Context::new`].
+    pub fn with(
+        model: &'m Model,
+        cache: &Cache,
+        sizes: &ContextSizes,
+        options: ContextOptions<'m>,
+    ) -> Result<Context<'m>, String> {
         let mut plan_path = None;
+        let mut observer = options.observer.map(Box::new);
         // SAFETY: the strings live until the context is made
         let ctx = unsafe {
             let mut params = c::llama_context_default_params();
@@ -179,6 +205,11 @@ impl<'m> Context<'m> {
             params.n_threads_batch = sizes.threads as i32;
             params.flash_attn_type = c::LLAMA_FLASH_ATTN_TYPE_ENABLED;
             params.kv_unified = true;
+            params.pmkvq_pos_gaps = options.position_gaps;
+            if let Some(observer) = &mut observer {
+                params.cb_eval = Some(observe::callback);
+                params.cb_eval_user_data = std::ptr::from_mut::<Observer>(observer).cast();
+            }
             match cache {
                 Cache::Plain(t) => {
                     if matches!(t, PlainType::F32 | PlainType::F16Exact) {
@@ -196,7 +227,7 @@ impl<'m> Context<'m> {
             c::llama_init_from_model(model.model.as_ptr(), params)
         };
         let ctx = NonNull::new(ctx).ok_or("llama.cpp could not create a context with this KV cache")?;
-        Ok(Context { ctx, n_vocab: model.n_vocab(), abort: None, model: std::marker::PhantomData })
+        Ok(Context { ctx, n_vocab: model.n_vocab(), abort: None, _observer: observer, model: std::marker::PhantomData })
     }
 
     /// Decodes tokens of one sequence at positions `pos ..`, logits for all of them.

@@ -30,11 +30,6 @@ pub enum PlanError {
         found: u32,
         expected: u32,
     },
-    /// A transform that this build can't apply.
-    Transform {
-        path: String,
-        found: String,
-    },
     /// The plan's own budget is too small for its own widths.
     Budget(BudgetError),
     /// Another model: the first difference.
@@ -72,9 +67,6 @@ impl fmt::Display for PlanError {
             }
             Self::LayerOrder { path, found, expected } => {
                 write!(f, "{path}: layer {found} where model.layers has layer {expected}")
-            }
-            Self::Transform { path, found } => {
-                write!(f, "{path}: the transform '{found}' is not one that this build has: expected 'none'")
             }
             Self::Budget(e) => write!(f, "budget_bytes: {e}"),
             Self::Model { what, plan, model } => write!(

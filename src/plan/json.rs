@@ -394,6 +394,28 @@ impl<'a> Field<'a> {
         Ok(v)
     }
 
+    pub fn boolean(&self) -> Result<bool> {
+        match self.value {
+            Json::Bool(b) => Ok(*b),
+            _ => Err(self.wrong_type("true or false")),
+        }
+    }
+
+    /// A number that an f32 can hold.
+    pub fn float32(&self) -> Result<f32> {
+        let v = match self.value {
+            Json::Number(n) => n.as_f64().ok_or_else(|| self.wrong_type("a number"))?,
+            Json::Text(s) if is_non_finite(s) => return Err(FieldError::NotFinite { path: self.path() }),
+            _ => return Err(self.wrong_type("a number")),
+        };
+        let v = v as f32;
+        if v.is_finite() {
+            Ok(v)
+        } else {
+            Err(FieldError::NotFinite { path: self.path() })
+        }
+    }
+
     pub fn width(&self) -> Result<Width> {
         let bits = match self.value {
             Json::Number(n) => n.as_u64().and_then(|n| u32::try_from(n).ok()),

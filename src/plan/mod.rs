@@ -25,13 +25,16 @@ pub(crate) use parse::{per_layer as json_per_layer, shape as json_shape};
 use crate::bytes::{Layout, LayoutParams};
 use crate::geometry::{Side, Width};
 pub use crate::policy::Rule;
+use crate::kernels::RangeRule;
 use crate::sensitivity::Sensitivities;
 use crate::shape::ModelShape;
+pub use crate::transform::LayerTransforms;
+use crate::transform::Transforms;
 
 /// The version that this build reads and writes.
 pub const VERSION: u32 = 1;
 /// Largest plan file that is read, bytes.
-pub const MAX_FILE: u64 = 16 << 20;
+pub const MAX_FILE: u64 = 256 << 20;
 /// Most layers that a plan can have.
 pub const MAX_LAYERS: usize = 1024;
 /// Most tokens of a context.
@@ -80,12 +83,20 @@ pub struct LayerPlan {
     pub v: Width,
 }
 
-/// Transforms of a layer's K and V. This build has only `none`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LayerTransforms {
-    pub il: u32,
-    pub k: String,
-    pub v: String,
+/// What the step to 2 bits does with the ranges of K and of V.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ranges {
+    pub k: RangeRule,
+    pub v: RangeRule,
+}
+
+impl Ranges {
+    pub fn side(&self, side: Side) -> RangeRule {
+        match side {
+            Side::K => self.k,
+            Side::V => self.v,
+        }
+    }
 }
 
 /// How the widths came about.
@@ -151,6 +162,9 @@ pub struct Plan {
     pub rule: Rule,
     /// Final widths, one entry per layer of the model.
     pub layers: Vec<LayerPlan>,
+    /// What the step to 2 bits does with ranges.
+    pub ranges: Ranges,
+    /// One entry per layer of the model.
     pub transforms: Option<Vec<LayerTransforms>>,
     pub sensitivities: Option<Sensitivities>,
     pub solver: Solver,
@@ -173,7 +187,13 @@ impl Plan {
             window: self.window,
             group: self.group,
             scratch_bytes: self.scratch_bytes,
+            transform_bytes: self.transform_bytes(),
         }
+    }
+
+    /// Bytes of the transforms' vectors and matrices at run time.
+    pub fn transform_bytes(&self) -> u64 {
+        self.transforms.as_ref().map_or(0, |t| Transforms::new(&self.model, t).bytes)
     }
 
     /// The layout of the plan's own model, context and widths.

@@ -4,15 +4,16 @@ use std::path::Path;
 
 use super::json::{self, Field, FieldError, Json, Object};
 use super::{
-    parse_rule, read_limited, Initial, Kv, LayerPlan, LayerTransforms, Plan, PlanError, Solver, Status, MAX_CTX,
+    parse_rule, read_limited, Initial, Kv, LayerPlan, Plan, PlanError, Ranges, Solver, Status, MAX_CTX,
     MAX_FILE, MAX_LAYERS, MAX_SINK, MAX_WINDOW, VERSION,
 };
 use crate::geometry::{MAX_GROUP, SUBTILE};
+use crate::kernels::RangeRule;
 use crate::policy::Rule;
 use crate::sensitivity;
 use crate::shape::{LayerShape, ModelShape};
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "pmkvq_plan",
     "model",
     "n_ctx",
@@ -24,6 +25,7 @@ const FIELDS: [&str; 14] = [
     "window",
     "group",
     "rule",
+    "ranges",
     "layers",
     "transforms",
     "sensitivities",
@@ -75,7 +77,11 @@ impl Plan {
             group: group(&root.need("group")?)?,
             rule: rule(&root.need("rule")?)?,
             layers: layers(&root.need("layers")?, &model)?,
-            transforms: transforms(&root, &model)?,
+            ranges: match root.get("ranges") {
+                Some(field) => ranges(&field)?,
+                None => Ranges::default(),
+            },
+            transforms: root.get("transforms").map(|f| crate::transform::from_plan(&f, &model)).transpose()?,
             sensitivities: match root.get("sensitivities") {
                 Some(field) => Some(sensitivity::from_plan(&field, &model)?),
                 None => None,
@@ -181,18 +187,13 @@ fn layers(field: &Field, model: &ModelShape) -> Result<Vec<LayerPlan>, PlanError
         .collect()
 }
 
-fn transforms(root: &Object, model: &ModelShape) -> Result<Option<Vec<LayerTransforms>>, PlanError> {
-    let Some(field) = root.get("transforms") else { return Ok(None) };
-    let name = |field: Field| match field.text()? {
-        "none" => Ok("none".to_string()),
-        other => Err(PlanError::Transform { path: field.path.clone(), found: super::size::shorten(other) }),
+fn ranges(field: &Field) -> Result<Ranges, FieldError> {
+    let object = field.object(&["k", "v"])?;
+    let rule = |name| {
+        let field = object.need(name)?;
+        RangeRule::from_name(field.text()?).ok_or_else(|| field.not_a_choice("'shift' or 'fit'"))
     };
-    per_layer(&field, model, &["il", "k", "v"])?
-        .iter()
-        .zip(&model.layers)
-        .map(|(o, layer)| Ok(LayerTransforms { il: layer.il, k: name(o.need("k")?)?, v: name(o.need("v")?)? }))
-        .collect::<Result<_, _>>()
-        .map(Some)
+    Ok(Ranges { k: rule("k")?, v: rule("v")? })
 }
 
 fn solver(field: &Field) -> Result<Solver, FieldError> {

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Plan, VERSION};
+use super::{Plan, Ranges, VERSION};
+use crate::transform::layers_json;
 
 fn text<T: Serialize + ?Sized>(value: &T) -> String {
     // numbers were checked to be finite and keys are texts, so there is nothing that JSON can't hold
@@ -37,10 +38,14 @@ impl Plan {
             ("window", self.window.to_string()),
             ("group", self.group.to_string()),
             ("rule", text(&self.rule)),
-            ("layers", lines(&self.layers, "  ")),
         ];
+        if self.ranges != Ranges::default() {
+            let (k, v) = (self.ranges.k.name(), self.ranges.v.name());
+            fields.push(("ranges", format!("{{\"k\":\"{k}\",\"v\":\"{v}\"}}")));
+        }
+        fields.push(("layers", lines(&self.layers, "  ")));
         if let Some(transforms) = &self.transforms {
-            fields.push(("transforms", lines(transforms, "  ")));
+            fields.push(("transforms", lines(&layers_json(transforms, &self.model), "  ")));
         }
         if let Some(s) = &self.sensitivities {
             let json = format!(

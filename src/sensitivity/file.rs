@@ -45,7 +45,18 @@ impl SensitivityFile {
         if !matches!(version.value, Json::Number(n) if n.as_u64() == Some(VERSION.into())) {
             return Err(SensitivityError::Version { found: version.found() });
         }
-        let root = root.object(&["pmkvq_sensitivity", "model", "source", "method", "widths", "layers"])?;
+        // what else a profile measured is for people and for reports
+        let root = root.object(&[
+            "pmkvq_sensitivity",
+            "model",
+            "source",
+            "method",
+            "widths",
+            "layers",
+            "rise_of_loss",
+            "kl_divergence",
+            "standard_error",
+        ])?;
         let model = root.get("model").map(|f| crate::plan::json_shape(&f)).transpose()?;
         let columns = columns(&root.need("widths")?)?;
         let list = root.need("layers")?;

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 pub(crate) use file::from_plan;
 pub use pickle::PickleError;
+pub(crate) use torch::looks_like_torch;
 pub use torch::{budgets_from_pt, scales_from_pt, Tensor, TorchError};
 pub use zip::ZipError;
 

@@ -24,6 +24,16 @@ pub enum RopeOrder {
     HalfSplit,
 }
 
+impl RopeOrder {
+    /// Dimensions of pair `p` of a head.
+    pub const fn pair(self, p: usize, head_dim: usize) -> (usize, usize) {
+        match self {
+            RopeOrder::Interleaved => (2 * p, 2 * p + 1),
+            RopeOrder::HalfSplit => (p, p + head_dim / 2),
+        }
+    }
+}
+
 /// A transforms file that was matched with a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TransformsFile {
@@ -149,14 +159,11 @@ fn from_reference(
         let mut rows = vec![0.0f32; heads * d];
         for h in 0..heads {
             for p in 0..d / 2 {
-                let s = tensor.data[h * (d / 2) + p] as f32;
+                let s = tensor.data[h * (d / 2) + p];
                 if !(s >= 1e-6 && s <= 1e6) {
                     return Err(format!("key scales of layer {}, head {h}, pair {p}: {s} is not from 1e-6 to 1e6", layer.il));
                 }
-                let (a, b) = match order {
-                    RopeOrder::Interleaved => (2 * p, 2 * p + 1),
-                    RopeOrder::HalfSplit => (p, p + d / 2),
-                };
+                let (a, b) = order.pair(p, d);
                 rows[h * d + a] = s;
                 rows[h * d + b] = s;
             }

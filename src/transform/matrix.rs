@@ -6,20 +6,6 @@ pub fn hadamard(n: usize) -> Vec<f64> {
     (0..n * n).map(|i| if ((i / n) & (i % n)).count_ones() % 2 == 0 { scale } else { -scale }).collect()
 }
 
-/// `a * b`, both `n` by `n`.
-pub fn product(a: &[f64], b: &[f64], n: usize) -> Vec<f64> {
-    let mut out = vec![0.0; n * n];
-    for i in 0..n {
-        for k in 0..n {
-            let x = a[i * n + k];
-            for j in 0..n {
-                out[i * n + j] += x * b[k * n + j];
-            }
-        }
-    }
-    out
-}
-
 pub fn transposed(a: &[f64], n: usize) -> Vec<f64> {
     (0..n * n).map(|i| a[i % n * n + i / n]).collect()
 }
@@ -63,6 +49,20 @@ pub fn inverse(a: &[f64], n: usize) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `a * b`, both `n` by `n`.
+    fn product(a: &[f64], b: &[f64], n: usize) -> Vec<f64> {
+        let mut out = vec![0.0; n * n];
+        for i in 0..n {
+            for k in 0..n {
+                let x = a[i * n + k];
+                for j in 0..n {
+                    out[i * n + j] += x * b[k * n + j];
+                }
+            }
+        }
+        out
+    }
 
     #[test]
     fn hadamard_is_its_own_inverse() {

@@ -21,7 +21,7 @@ mod matrix;
 mod stats;
 
 pub use data::{write_all, Factor, SideTransform, Transforms};
-pub use file::TransformsFile;
+pub use file::{RopeOrder, TransformsFile};
 pub(crate) use json::{from_plan, layers_json};
 pub use matrix::inverse;
 pub use stats::{SideStats, Wanted};

@@ -12,6 +12,7 @@ mod reuse;
 #[path = "../shared/rng.rs"]
 mod rng;
 mod shapes;
+mod transforms;
 #[path = "../shared/temporary.rs"]
 mod temporary;
 mod walk;

@@ -141,6 +141,7 @@ fn absurd_shapes_do_not_overflow() {
         window: u32::MAX,
         group: 16,
         scratch_bytes: u64::MAX,
+        transform_bytes: u64::MAX,
     };
     let layout = Layout::new(&shape, &[Width::B2; 2048], &params);
     assert_eq!(layout.full_budget(), u64::MAX);

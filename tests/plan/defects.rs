@@ -23,6 +23,7 @@ const PLAN: &str = r#"{
   "window": 128,
   "group": 128,
   "rule": "block",
+  "ranges": {"k": "fit", "v": "shift"},
   "layers": [
     {"il": 0, "k": 8, "v": 2},
     {"il": 2, "k": 4, "v": 2}
@@ -166,7 +167,7 @@ fn every_field_is_missed() {
     for path in needed {
         assert_eq!(message(&without(path)), format!("{path} is missing"));
     }
-    let optional = ["model.name", "scratch_bytes", "transforms", "sensitivities", "solver.objective", "solver.gap"];
+    let optional = ["model.name", "scratch_bytes", "ranges", "transforms", "sensitivities", "solver.objective", "solver.gap"];
     for path in optional {
         Plan::parse(&without(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
     }
@@ -374,19 +375,28 @@ fn layers_out_of_order() {
 }
 
 #[test]
-fn transforms_that_this_build_lacks() {
-    expect(&[
-        (
-            "\"k\": \"none\", \"v\": \"none\"},",
-            "\"k\": \"hadamard\", \"v\": \"none\"},",
-            "transforms[0].k: the transform 'hadamard' is not one that this build has: expected 'none'",
-        ),
-        (
-            "\"k\": \"none\", \"v\": \"none\"},",
-            "\"k\": \"none\", \"v\": [1]},",
-            "transforms[0].v: a list is not a text",
-        ),
-    ]);
+fn transforms_that_make_no_sense() {
+    let (before, d) = ("\"k\": \"none\", \"v\": \"none\"},", 128);
+    let row = |x: &str| format!("[{}]", vec![x; d].join(", "));
+    let k = |transform: String| format!("\"k\": {transform}, \"v\": \"none\"}},");
+    // 65,536 bytes, one more than a multiple of three
+    let zeros = "A".repeat((4 * d * d).div_ceil(3) * 4 - 2) + "==";
+    let cases = [
+        (k("\"turned\"".into()), "transforms[0].k: 'turned' is not known: expected 'none', 'hadamard'"),
+        (k("[1]".into()), "transforms[0].k: a list is not an object"),
+        (k("{\"whiten\": 1}".into()), "transforms[0].k.whiten is not a field that this version knows"),
+        (k("{\"hadamard\": 1}".into()), "transforms[0].k.hadamard: 1 is not true or false"),
+        (k(format!("{{\"scales\": [{0}, {0}]}}", row("1"))), "transforms[0].k.scales has 2 entries: expected 1, one per KV head"),
+        (k("{\"center\": [[1, 2]]}".into()), "transforms[0].k.center[0] has 2 entries: expected 128"),
+        (k(format!("{{\"scales\": [{}]}}", row("0"))), "transforms[0].k.scales[0][0]: 0 is out of range: expected 1e-6 to 1e6"),
+        (k(format!("{{\"scales\": [{}]}}", row("-1"))), "transforms[0].k.scales[0][0]: -1 is out of range"),
+        (k(format!("{{\"center\": [{}]}}", row("1e39"))), "transforms[0].k.center[0][0]: NaN and infinities"),
+        (k("{\"matrix\": \"?\"}".into()), "transforms[0].k.matrix: a text that is not base64"),
+        (k("{\"matrix\": \"AAAA\"}".into()), "transforms[0].k.matrix has 3 entries: expected 65536"),
+        (k(format!("{{\"matrix\": \"{zeros}\"}}")), "transforms[0].k.matrix: 'AAAA"),
+    ];
+    let cases: Vec<(&str, &str, &str)> = cases.iter().map(|(with, message)| (before, with.as_str(), *message)).collect();
+    expect(&cases);
 }
 
 #[test]

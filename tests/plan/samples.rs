@@ -2,10 +2,12 @@
 
 use pmkvq::bytes::{Layout, LayoutParams};
 use pmkvq::geometry::Width;
-use pmkvq::plan::{Initial, Kv, LayerTransforms, Plan, Rule};
+use pmkvq::kernels::RangeRule;
+use pmkvq::plan::{Initial, Kv, LayerTransforms, Plan, Ranges, Rule};
 use pmkvq::planner::{solve_widths, uniform, Solved};
 use pmkvq::sensitivity::{LayerSensitivity, Sensitivities};
 use pmkvq::shape::{LayerShape, ModelShape};
+use pmkvq::transform::{Transform, Transforms};
 
 use super::rng::Rng;
 
@@ -47,11 +49,12 @@ pub fn random_params(rng: &mut Rng) -> LayoutParams {
         window: rng.range(128, 600) as u32,
         group: 16 * rng.range(1, 8) as u32,
         scratch_bytes: rng.below(1 << 20) as u64,
+        transform_bytes: 0,
     }
 }
 
 pub fn params(n_ctx: u32) -> LayoutParams {
-    LayoutParams { n_ctx, n_seq_max: 1, sink: 1, window: 128, group: 128, scratch_bytes: 4096 }
+    LayoutParams { n_ctx, n_seq_max: 1, sink: 1, window: 128, group: 128, scratch_bytes: 4096, transform_bytes: 0 }
 }
 
 /// Sensitivities at all four widths; most rise as widths fall, some don't.
@@ -97,6 +100,7 @@ pub fn plan(
         window: params.window,
         group: params.group,
         rule: Rule::Block,
+        ranges: Ranges::default(),
         layers: solved.layers,
         transforms: None,
         sensitivities,
@@ -115,12 +119,23 @@ pub fn small() -> Plan {
 
 /// Three layers, solved, with every optional field.
 pub fn rich() -> Plan {
-    let (shape, params) = (shape(3, 2, 128), params(8192));
+    let (shape, mut params) = (shape(3, 2, 128), params(8192));
+    let mut rng = Rng::new(2);
+    let mut rows = || Some((0..2 * 128).map(|_| rng.below(1000) as f32 / 700.0 + 0.001).collect::<Vec<f32>>());
+    let scaled = Transform { center: rows(), scales: rows(), matrix: None, hadamard: true };
+    let mixed = (0..2 * 128 * 128).map(|i| 0.1 + 3.0 * f32::from(i / 128 % 128 == i % 128)).collect();
+    let mixed = Transform { matrix: Some(mixed), ..Transform::default() };
+    let transforms = vec![
+        LayerTransforms { il: 0, k: Transform::default(), v: Transform::hadamard() },
+        LayerTransforms { il: 1, k: scaled, v: Transform::default() },
+        LayerTransforms { il: 2, k: mixed.clone(), v: mixed },
+    ];
+    params.transform_bytes = Transforms::new(&shape, &transforms).bytes;
     let s = random_sensitivities(&mut Rng::new(1), &shape);
     let budget = planned(&shape, &[Width::B4; 6], &params);
     let solved = solve_widths(&shape, &s, &params, budget, Kv::Apart, &Width::ALL).unwrap();
     let mut plan = plan(&shape, &params, budget, solved, Some(s));
-    let none = || "none".to_string();
-    plan.transforms = Some((0..3).map(|il| LayerTransforms { il, k: none(), v: none() }).collect());
+    plan.transforms = Some(transforms);
+    plan.ranges = Ranges { k: RangeRule::Shift, v: RangeRule::Fit };
     plan
 }
