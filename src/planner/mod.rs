@@ -8,8 +8,9 @@
 //! `i` runs over K and V of every layer, or over layers where the two are tied as in the paper. The programme itself is in
 //! [`solve`]; this file says what it is about.
 
+mod exact;
 mod solve;
 mod widths;
 
 pub use solve::{solve, Choice, Solution, SolveError};
-pub use widths::{solve_widths, uniform, PlannerError, Solved};
+pub use widths::{objective, solve_widths, uniform, PlannerError, Solved};

@@ -131,6 +131,14 @@ impl Sensitivities {
         let i = self.widths.iter().position(|w| *w == width)?;
         values.get(i).copied()
     }
+
+    /// What one side costs at a width: its value, and nothing at 16 bits unless that was measured.
+    pub fn cost(&self, values: &[f64], width: Width) -> Option<f64> {
+        match self.at(values, width) {
+            None if width == Width::B16 && !self.widths.contains(&width) => Some(0.0),
+            found => found,
+        }
+    }
 }
 
 impl SensitivityFile {
