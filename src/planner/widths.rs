@@ -51,6 +51,13 @@ pub struct Solved {
     pub solver: Solver,
 }
 
+impl Solved {
+    /// Summed sensitivity; 0 where nothing was summed up.
+    pub fn objective(&self) -> f64 {
+        self.solver.objective.unwrap_or(0.0)
+    }
+}
+
 /// One width for all sides.
 pub fn uniform(shape: &ModelShape, width: Width) -> Solved {
     let layers = shape.layers.iter().map(|l| LayerPlan { il: l.il, k: width, v: width }).collect();
