@@ -201,6 +201,38 @@ impl Layout {
         }
     }
 
+    /// Bits per value of what lies outside sink and window in a full context: codes at the final widths, and parameters.
+    pub fn history_bits(&self) -> f64 {
+        self.mean_over_values(
+            |_| true,
+            |side| match (side.final_width, side.group) {
+                (Width::B16, _) | (_, 0) => 16.0,
+                // (min, max) in 16 bits each
+                (width, group) => width.bits() as f64 + 32.0 / group as f64,
+            },
+        )
+    }
+
+    /// Mean final width of K or of V, each side counting by its values.
+    pub fn mean_width(&self, side: Side) -> f64 {
+        self.mean_over_values(|i| i % 2 == side.index(), |side| side.final_width.bits() as f64)
+    }
+
+    fn mean_over_values(&self, which: impl Fn(usize) -> bool, of: impl Fn(&SideLayout) -> f64) -> f64 {
+        let (mut sum, mut values) = (0.0, 0.0);
+        for (_, side) in self.sides.iter().enumerate().filter(|(i, _)| which(*i)) {
+            let pool = &self.pools[side.pool];
+            let row = f64::from(pool.n_head_kv) * f64::from(pool.head_dim);
+            sum += row * of(side);
+            values += row;
+        }
+        if values > 0.0 {
+            sum / values
+        } else {
+            0.0
+        }
+    }
+
     fn pages_by_pool(&self, pages: fn(&SideLayout) -> u64) -> Vec<u64> {
         let mut sum = vec![0u64; self.pools.len()];
         for side in &self.sides {

@@ -1,19 +1,35 @@
-//! The command line of `pmkvq`. stdout is data, stderr is talk; exit codes: 0 done, 1 failure or mismatch, 2 usage.
+//! The command line of `pmkvq`. stdout is data, stderr is talk; exit codes: 0 done, 1 failure or mismatch, 2 usage
+//! (`diff`: 0 the same, 1 different, 2 failure or usage).
 
 mod check;
 #[cfg(feature = "llama")]
 mod demo;
+mod diff;
 mod doctor;
 #[cfg(feature = "llama")]
 mod eval;
 mod model;
 mod output;
+mod picture;
 mod plan;
 #[cfg(feature = "llama")]
 mod profile;
 #[cfg(feature = "llama")]
 mod progress;
 mod show;
+mod sweep;
+#[cfg(feature = "llama")]
+mod verify;
+#[cfg(not(feature = "llama"))]
+mod verify {
+    //! Without llama.cpp there is nothing to measure with.
+    use super::{model::Shape, plan::Args};
+    use crate::plan::Plan;
+
+    pub fn run(_: &Args, _: &std::path::Path, _: &Shape, _: &Plan) -> Result<(), String> {
+        Err("--verify: this build has no llama.cpp to measure with".to_string())
+    }
+}
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -37,6 +53,8 @@ enum Command {
     Show(show::Args),
     /// Does a plan fit a model?
     Check(check::Args),
+    /// Compare two plans: fields, widths, bytes, expected loss. Exit code 0 if they are the same, 1 if not, 2 for errors
+    Diff(diff::Args),
     /// Print what this build is made of
     Doctor,
     /// Score a text with several KV caches, read as in decoding
@@ -56,6 +74,15 @@ pub fn main() -> ExitCode {
         Command::Profile(args) => profile::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Diff(args) => {
+            return match diff::run(&args) {
+                Ok(same) => ExitCode::from(u8::from(!same)),
+                Err(message) => {
+                    eprintln!("pmkvq: {message}");
+                    ExitCode::from(2)
+                }
+            }
+        }
         Command::Doctor => doctor::run(),
         #[cfg(feature = "llama")]
         Command::Eval(args) => eval::run(&args),

@@ -1,6 +1,9 @@
 //! Standard output.
 
 use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use crate::plan::write_beside;
 
 /// Prints data, at once. A reader that has seen enough (`pmkvq show plan.json | head`) is no failure.
 ///
@@ -12,4 +15,12 @@ pub fn print(text: &str) -> Result<(), String> {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {e}")),
         _ => Ok(()),
     }
+}
+
+/// Writes a file, whole or not at all.
+///
+/// # Errors
+/// Names the file.
+pub fn write(path: &Path, text: &str) -> Result<(), String> {
+    write_beside(path, text.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))
 }

@@ -1,18 +1,20 @@
 //! `pmkvq plan`
 
 use clap::Args as ClapArgs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::model::{ModelArgs, Shape};
-use super::output::print;
+use super::output::{print, write};
+use super::sweep::{self, Budgets};
+use super::verify;
 use crate::bytes::{self, human, parse_size, LayoutParams};
 use crate::geometry::Width;
 use crate::kernels::RangeRule;
 use crate::plan::size::{shorten, LARGEST};
-use crate::plan::{parse_rule, write_beside, Initial, Kv, Plan, Ranges, Rule, MAX_CTX, MAX_SINK, MAX_WINDOW};
-use crate::planner;
-use crate::sensitivity::SensitivityFile;
-use crate::shape::LayerShape;
+use crate::plan::{parse_rule, read_limited, Initial, Kv, Plan, Ranges, Rule, MAX_CTX, MAX_SINK, MAX_WINDOW};
+use crate::planner::{self, Solved};
+use crate::sensitivity::{budgets_from_pt, Sensitivities, SensitivityFile, MAX_FILE};
+use crate::shape::{LayerShape, ModelShape};
 use crate::transform::{LayerTransforms, Transform, Transforms, TransformsFile};
 
 #[derive(ClapArgs, Clone, Debug)]
@@ -20,17 +22,43 @@ pub struct Args {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Sensitivities: our JSON, or the reference implementation's sensitivity.pt
-    #[arg(long, value_name = "FILE", required_unless_present = "uniform", conflicts_with = "uniform")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["uniform", "budgets"], conflicts_with = "uniform")]
     pub sensitivity: Option<PathBuf>,
+    /// The reference implementation's kv_budgets.pt, in place of sensitivities: MiB of each layer, made for a context of
+    /// --ctx tokens. They give the widths, K and V alike; the rule is then layer unless --rule says otherwise
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sensitivity", "uniform", "kv", "sweep"])]
+    pub budgets: Option<PathBuf>,
     /// Tokens of the context
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_CTX as i64))]
     pub ctx: u32,
-    /// Memory of the KV cache, everything counted: 2GiB, 800M, bytes. Default with --uniform: what the widths need
-    #[arg(long, value_name = "SIZE", required_unless_present = "uniform", allow_hyphen_values = true, value_parser = parse_size)]
+    /// Memory of the KV cache, everything counted: 2GiB, 800M, bytes. Default with --uniform and --budgets: what the widths
+    /// need
+    #[arg(long, value_name = "SIZE", required_unless_present_any = ["uniform", "budgets", "sweep"], allow_hyphen_values = true, value_parser = parse_size)]
     pub budget: Option<u64>,
-    /// Where the plan goes (default: standard output)
+    /// Where the plan goes (default: standard output); with --sweep a folder for all plans, plan-BYTES.json
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Solve for several budgets and print the frontier of bytes against expected loss. LIST is auto, auto:N, A,B,... or
+    /// FROM..TO[:N] (N budgets in equal ratios), each a size, or bits per value with everything counted: 2.5b
+    #[arg(long, value_name = "LIST", num_args = 0..=1, default_missing_value = "auto", group = "report", value_parser = Budgets::parse,
+        conflicts_with_all = ["uniform", "budget"])]
+    pub sweep: Option<Budgets>,
+    /// Measure the plan on a text before it is written, and refuse one that is worse than the uniform plan with no more
+    /// memory. Needs --model
+    #[arg(long, value_name = "TEXT", group = "report", requires = "model", conflicts_with = "uniform")]
+    pub verify: Option<PathBuf>,
+    /// Tokens of the text that --verify measures, at most
+    #[arg(long, value_name = "N", default_value_t = 4096, requires = "verify", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_CTX as i64))]
+    pub verify_tokens: u32,
+    /// Threads of --verify
+    #[arg(short, long, value_name = "N", default_value_t = 2, requires = "verify", value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub threads: u32,
+    /// Where the figures of --sweep or --verify go as JSON
+    #[arg(long, value_name = "FILE", requires = "report")]
+    pub json: Option<PathBuf>,
+    /// Where the picture of --sweep goes
+    #[arg(long, value_name = "FILE", requires = "sweep")]
+    pub svg: Option<PathBuf>,
     /// Widths of K and V of a layer: their own, or one for both as in the paper
     #[arg(long, value_enum, default_value_t = Kv::Apart)]
     pub kv: Kv,
@@ -43,11 +71,11 @@ pub struct Args {
     /// Static: blocks are at their final width as soon as they leave the window
     #[arg(long = "static")]
     pub fixed: bool,
-    /// Which block shrinks next: block (the cheapest) or layer (the paper's)
-    #[arg(long, value_name = "RULE", default_value = "block", value_parser = parse_rule)]
-    pub rule: Rule,
-    /// Transforms of K and V: a file from 'pmkvq profile --transforms' or from the exporter, the reference implementation's
-    /// rep_scales.pt, 'hadamard', or 'none'
+    /// Which block shrinks next: block (the cheapest) or layer (the paper's) [default: block; with --budgets layer]
+    #[arg(long, value_name = "RULE", value_parser = parse_rule)]
+    pub rule: Option<Rule>,
+    /// Transforms of K and V: a file from 'pmkvq profile --make-transforms' or from the exporter, the reference
+    /// implementation's rep_scales.pt, 'hadamard', or 'none'
     #[arg(long, value_name = "FILE|NAME", default_value = "none")]
     pub transforms: String,
     /// What the step to 2 bits does with a group's range: fit it anew, or shift codes and keep it as the paper does. One for
@@ -137,7 +165,7 @@ impl Wanted {
         }
     }
 
-    fn params(&self, model: &Shape) -> LayoutParams {
+    pub fn params(&self, model: &Shape) -> LayoutParams {
         let cells = u64::from(bytes::n_blocks(self.n_ctx, self.parallel, self.sink)) * 128;
         let scratch = model
             .shape
@@ -172,6 +200,28 @@ pub enum Source<'a> {
         kv: Kv,
         widths: &'a [Width],
     },
+    /// MiB of each layer, with the budget that their widths take unless one is given.
+    Budgets {
+        mib: &'a [f64],
+        budget: Option<u64>,
+        widths: &'a [Width],
+    },
+}
+
+/// The budget of widths that nobody solved for: what was asked for, or what they need.
+fn fixed_budget(model: &Shape, params: &LayoutParams, finals: &[Width], asked: Option<u64>) -> Result<u64, String> {
+    let layout = bytes::Layout::new(&model.shape, finals, params);
+    // room for the slots that llama-server has unless told otherwise: their partly filled blocks
+    let served = LayoutParams { n_seq_max: params.n_seq_max.max(SERVER_SLOTS), ..*params };
+    let least = bytes::Layout::new(&model.shape, finals, &served).least_budget();
+    let budget = asked.unwrap_or_else(|| layout.comfortable_budget().max(least));
+    if budget > LARGEST {
+        return Err(format!("{} would be needed, which no machine has; shorten the context (--ctx)", human(budget)));
+    }
+    if budget < layout.least_budget() {
+        return Err(bytes::BudgetError { budget, least: layout.least_budget() }.to_string());
+    }
+    Ok(budget)
 }
 
 /// A plan for a model.
@@ -184,21 +234,7 @@ pub fn make(model: &Shape, wanted: &Wanted, source: Source) -> Result<Plan, Stri
     let shape = &model.shape;
     let (solved, budget, sensitivities) = match source {
         Source::Uniform(width, budget) => {
-            let widths = vec![width; 2 * shape.layers.len()];
-            let layout = bytes::Layout::new(shape, &widths, &params);
-            // room for the slots that llama-server has unless told otherwise: their partly filled blocks
-            let served = LayoutParams { n_seq_max: params.n_seq_max.max(SERVER_SLOTS), ..params };
-            let least = bytes::Layout::new(shape, &widths, &served).least_budget();
-            let budget = budget.unwrap_or_else(|| layout.comfortable_budget().max(least));
-            if budget > LARGEST {
-                return Err(format!(
-                    "{} would be needed, which no machine has; shorten the context (--ctx)",
-                    human(budget)
-                ));
-            }
-            if budget < layout.least_budget() {
-                return Err(bytes::BudgetError { budget, least: layout.least_budget() }.to_string());
-            }
+            let budget = fixed_budget(model, &params, &vec![width; 2 * shape.layers.len()], budget)?;
             (planner::uniform(shape, width), budget, None)
         }
         Source::Solve { file, budget, kv, widths } => {
@@ -207,8 +243,33 @@ pub fn make(model: &Shape, wanted: &Wanted, source: Source) -> Result<Plan, Stri
                 planner::solve_widths(shape, &values, &params, budget, kv, widths).map_err(|e| e.to_string())?;
             (solved, budget, Some(values))
         }
+        Source::Budgets { mib, budget, widths } => {
+            let (solved, exact) = planner::widths_from_budgets(shape, wanted.n_ctx, wanted.group, mib, widths)
+                .map_err(|e| format!("--budgets: {e}"))?;
+            if !exact {
+                eprintln!(
+                    "pmkvq: not all budgets are those of a whole width at {} tokens; the widest that fits was taken. Check that \
+                     --ctx is the context that they were made for",
+                    wanted.n_ctx
+                );
+            }
+            let finals: Vec<Width> = solved.layers.iter().flat_map(|l| [l.k, l.v]).collect();
+            (solved, fixed_budget(model, &params, &finals, budget)?, None)
+        }
     };
-    Ok(Plan {
+    Ok(assemble(shape, wanted, &params, solved, budget, sensitivities))
+}
+
+/// A plan of widths that were found.
+pub fn assemble(
+    shape: &ModelShape,
+    wanted: &Wanted,
+    params: &LayoutParams,
+    solved: Solved,
+    budget: u64,
+    sensitivities: Option<Sensitivities>,
+) -> Plan {
+    Plan {
         model: shape.clone(),
         n_ctx: wanted.n_ctx,
         n_seq_max: wanted.parallel,
@@ -225,18 +286,24 @@ pub fn make(model: &Shape, wanted: &Wanted, source: Source) -> Result<Plan, Stri
         sensitivities,
         solver: solved.solver,
         override_budget: None,
-    })
+    }
+}
+
+/// What `read` makes of a file; messages name the file.
+fn named<T, E: std::fmt::Display>(path: &Path, read: impl FnOnce(&Path) -> Result<T, E>) -> Result<T, String> {
+    read(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 pub fn run(args: &Args) -> Result<(), String> {
-    let file = match &args.sensitivity {
-        Some(path) => Some(SensitivityFile::load(path).map_err(|e| format!("{}: {e}", path.display()))?),
-        None => None,
-    };
+    let file = args.sensitivity.as_deref().map(|path| named(path, SensitivityFile::load)).transpose()?;
+    let budgets = args.budgets.as_deref().map(|path| named(path, read_budgets)).transpose()?;
     let model = args.model.read()?;
     if let (Some(file), Some(path)) = (&file, &args.sensitivity) {
         // said here, where the file has a name
-        file.for_model(&model.shape).map_err(|e| format!("{}: {e}", path.display()))?;
+        let values = named(path, |_| file.for_model(&model.shape))?;
+        for note in values.notes() {
+            eprintln!("pmkvq: {}: {note}", path.display());
+        }
     }
     let wanted = Wanted {
         n_ctx: args.ctx,
@@ -244,23 +311,28 @@ pub fn run(args: &Args) -> Result<(), String> {
         sink: args.sink,
         window: args.window,
         group: args.group,
-        rule: args.rule,
+        rule: args.rule.unwrap_or(if args.budgets.is_some() { Rule::Layer } else { Rule::Block }),
         initial: if args.fixed { Initial::Final } else { Initial::B16 },
         ranges: args.range,
         transforms: transforms(&args.transforms, &model)?,
     };
-    let source = match (args.uniform, &file, args.budget) {
-        (Some(w), _, budget) => Source::Uniform(w, budget),
-        (None, Some(file), Some(budget)) => Source::Solve { file, budget, kv: args.kv, widths: &args.widths },
-        _ => return Err("--sensitivity and --budget, or --uniform, say what to plan for".to_string()),
+    if let (Some(budgets), Some(file)) = (&args.sweep, &file) {
+        return sweep::run(args, budgets, &model, &wanted, file);
+    }
+    let source = match (args.uniform, &file, &budgets, args.budget) {
+        (Some(w), _, _, budget) => Source::Uniform(w, budget),
+        (None, Some(file), _, Some(budget)) => Source::Solve { file, budget, kv: args.kv, widths: &args.widths },
+        (None, None, Some(mib), budget) => Source::Budgets { mib, budget, widths: &args.widths },
+        _ => return Err("--sensitivity and --budget, --budgets, or --uniform, say what to plan for".to_string()),
     };
     let plan = make(&model, &wanted, source)?;
-    let text = plan.to_json();
-    for (il, side) in plan.ungrouped() {
-        eprintln!("pmkvq: layer {il}, {side}: no group of values divides the head dimension, it stays at 16 bits");
+    warn_ungrouped(&plan);
+    if let Some(text) = &args.verify {
+        verify::run(args, text, &model, &plan)?;
     }
+    let text = plan.to_json();
     match &args.output {
-        Some(path) => write_beside(path, text.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?,
+        Some(path) => write(path, &text)?,
         None => print(&text)?,
     }
     let layout = plan.layout();
@@ -272,4 +344,15 @@ pub fn run(args: &Args) -> Result<(), String> {
         plan.solver.status.name()
     );
     Ok(())
+}
+
+fn read_budgets(path: &Path) -> Result<Vec<f64>, String> {
+    let bytes = read_limited(path, MAX_FILE).map_err(|e| e.to_string())?;
+    budgets_from_pt(&bytes).map_err(|e| e.to_string())
+}
+
+pub fn warn_ungrouped(plan: &Plan) {
+    for (il, side) in plan.ungrouped() {
+        eprintln!("pmkvq: layer {il}, {side}: no group of values divides the head dimension, it stays at 16 bits");
+    }
 }

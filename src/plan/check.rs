@@ -34,6 +34,11 @@ pub(crate) struct Difference {
     pub theirs: String,
 }
 
+/// The first difference between two models as far as a cache goes, in words.
+pub(crate) fn compare_models(a: &ModelShape, b: &ModelShape) -> Option<String> {
+    first_difference(a, b).map(|Difference { what, ours, theirs }| format!("{what} is {ours} in a and {theirs} in b"))
+}
+
 /// The first difference between two models as far as a cache goes; names and trained contexts don't count.
 pub(crate) fn first_difference(ours: &ModelShape, theirs: &ModelShape) -> Option<Difference> {
     let differ = |what: String, ours: &dyn ToString, theirs: &dyn ToString| {

@@ -15,7 +15,7 @@ pub mod size;
 
 use serde::{Serialize, Serializer};
 
-pub(crate) use check::{first_difference, Difference};
+pub(crate) use check::{compare_models, first_difference, Difference};
 pub use error::PlanError;
 pub use file::{read_limited, write_beside};
 pub use json::FieldError;
@@ -111,6 +111,8 @@ pub enum Status {
     Narrowest,
     /// One width for all, no sensitivities.
     Uniform,
+    /// The widths were not solved for but given, by layer, no sensitivities.
+    Given,
 }
 
 impl Status {
@@ -121,6 +123,7 @@ impl Status {
             Status::Limit => "limit",
             Status::Narrowest => "narrowest",
             Status::Uniform => "uniform",
+            Status::Given => "given",
         }
     }
 }

@@ -213,7 +213,8 @@ fn solver(field: &Field) -> Result<Solver, FieldError> {
             "limit" => Status::Limit,
             "narrowest" => Status::Narrowest,
             "uniform" => Status::Uniform,
-            _ => return Err(status.not_a_choice("'optimal', 'limit', 'narrowest' or 'uniform'")),
+            "given" => Status::Given,
+            _ => return Err(status.not_a_choice("'optimal', 'limit', 'narrowest', 'uniform' or 'given'")),
         },
         gap: solver.get("gap").map(|f| f.amount()).transpose()?,
     })

@@ -61,8 +61,9 @@ impl Plan {
             budget_bytes: budget,
             ..self.clone()
         };
-        // a uniform plan stays uniform, whatever it knows of sensitivities
-        if let (Some(s), true) = (&self.sensitivities, self.solver.status != Status::Uniform) {
+        // widths that nobody solved for stay, whatever the plan knows of sensitivities
+        let solved = !matches!(self.solver.status, Status::Uniform | Status::Given);
+        if let (Some(s), true) = (&self.sensitivities, solved) {
             let (kv, widths) = (self.solver.kv, &self.solver.widths);
             let solved = planner::solve_widths(shape, s, params, budget, kv, widths).map_err(|e| match e {
                 planner::PlannerError::Budget(e) => PlanError::Budget(e),

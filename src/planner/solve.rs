@@ -2,10 +2,11 @@
 //!
 //! Solved in two steps. Lagrangian relaxation of the budget gives a lower bound, and a first solution by rounding; a choice whose
 //! own bound lies above that solution can't be part of a better one and is struck out. What remains, usually a few items,
-//! goes to `good_lp` as an integer programme. The result is optimal, and proven to be, unless the solver says otherwise.
+//! is searched exactly ([`super::exact`]). The result is optimal, and proven to be, unless the solution says otherwise.
 
-use good_lp::{constraint, microlp, variable, variables, Expression, Solution as _, SolverModel};
 use std::fmt;
+
+use super::exact::Search;
 
 /// One way to store an item.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,7 +123,7 @@ impl Problem<'_> {
                 let now = item[choice[i]];
                 for (j, c) in item.iter().enumerate() {
                     let saved = now.cost - c.cost;
-                    let fits = used - now.bytes + c.bytes <= self.budget;
+                    let fits = (used - now.bytes).saturating_add(c.bytes) <= self.budget;
                     if fits && saved > 0.0 && best.is_none_or(|(s, _, _)| saved > s) {
                         best = Some((saved, i, j));
                     }
@@ -134,69 +135,16 @@ impl Problem<'_> {
         }
     }
 
-    /// Choices that may be part of a solution cheaper than `cost`.
-    fn open_choices(&self, price: f64, cost: f64) -> Vec<Vec<usize>> {
-        let bound = self.bound(price);
-        let slack = 1e-9 * (cost.abs() + bound.abs());
+    /// Choices that may be part of a solution that costs at most `slack` more than the bound.
+    fn open_choices(&self, price: f64, slack: f64) -> Vec<Vec<usize>> {
         self.items
             .iter()
             .map(|item| {
                 let value = |c: &Choice| c.cost + price * c.bytes as f64;
                 let least = item.iter().map(value).fold(f64::INFINITY, f64::min);
-                (0..item.len()).filter(|&j| bound + value(&item[j]) - least <= cost + slack).collect()
+                (0..item.len()).filter(|&j| value(&item[j]) - least <= slack).collect()
             })
             .collect()
-    }
-
-    /// The remaining programme, by `good_lp`. `None` if the solver gave up or its answer does not hold.
-    ///
-    /// The solver's tolerances are absolute, so costs are counted from the cheapest open choice of an item, the largest
-    /// of them as 1, and bytes from the smallest, in whole units.
-    fn integer(&self, open: &[Vec<usize>]) -> Option<Vec<usize>> {
-        let of = |i: usize| open[i].iter().map(move |&j| self.items[i][j]);
-        let least_cost = |i: usize| of(i).map(|c| c.cost).fold(f64::INFINITY, f64::min);
-        let least_bytes = |i: usize| of(i).map(|c| c.bytes).min().unwrap_or(0);
-        let n = self.items.len();
-        let room = self.budget.checked_sub((0..n).map(least_bytes).fold(0, u64::saturating_add))?;
-        let scale = (0..n).flat_map(|i| of(i).map(move |c| c.cost - least_cost(i))).fold(0.0, f64::max);
-        let scale = if scale > 0.0 { scale } else { 1.0 };
-        let unit = (0..n).flat_map(|i| of(i).map(move |c| c.bytes - least_bytes(i))).fold(0, gcd).max(1);
-        let mut vars = variables!();
-        let picks: Vec<Vec<_>> =
-            open.iter().map(|js| js.iter().map(|_| vars.add(variable().binary())).collect()).collect();
-        let mut cost = Expression::from(0.0);
-        let mut bytes = Expression::from(0.0);
-        for (i, xs) in picks.iter().enumerate() {
-            for (c, &x) in of(i).zip(xs) {
-                cost += ((c.cost - least_cost(i)) / scale) * x;
-                bytes += ((c.bytes - least_bytes(i)) / unit) as f64 * x;
-            }
-        }
-        let mut model = vars.minimise(cost).using(microlp);
-        model = model.with(constraint!(bytes <= (room / unit) as f64));
-        for xs in &picks {
-            let one: Expression = xs.iter().copied().sum();
-            model = model.with(constraint!(one == 1.0));
-        }
-        let found = model.solve().ok()?;
-        let choice: Vec<usize> = open
-            .iter()
-            .zip(&picks)
-            .map(|(js, xs)| {
-                let best = (0..xs.len()).max_by(|&a, &b| found.value(xs[a]).total_cmp(&found.value(xs[b])));
-                best.map(|b| js[b])
-            })
-            .collect::<Option<_>>()?;
-        (self.bytes(&choice) <= self.budget).then_some(choice)
-    }
-}
-
-/// The greatest common divisor; 0 and `a` give `a`.
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 {
-        a
-    } else {
-        gcd(b, a % b)
     }
 }
 
@@ -221,13 +169,14 @@ pub fn solve(items: &[Vec<Choice>], budget: u64) -> Result<Solution, SolveError>
     let price = problem.price();
     let mut best = problem.improve(problem.at(price));
     let bound = problem.bound(price);
-    let open = problem.open_choices(price, problem.cost(&best));
-    let found = problem.integer(&open);
-    let optimal = found.is_some();
-    if let Some(found) = found {
-        if problem.cost(&found) <= problem.cost(&best) {
-            best = found;
-        }
+    let cost = problem.cost(&best);
+    // rounding of the sums must not strike out the best
+    let slack = (cost - bound).max(0.0) + 1e-9 * (cost.abs() + bound.abs());
+    let open = problem.open_choices(price, slack);
+    let found = Search { items, open: &open, budget, price, slack }.run();
+    let optimal = found.as_ref().is_none_or(|found| found.exact);
+    if let Some(found) = found.filter(|found| problem.cost(&found.choice) <= cost) {
+        best = found.choice;
     }
     Ok(finish(&problem, best, optimal, Some(bound)))
 }

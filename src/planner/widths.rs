@@ -51,11 +51,35 @@ pub struct Solved {
     pub solver: Solver,
 }
 
+impl Solved {
+    /// Summed sensitivity; 0 where nothing was summed up.
+    pub fn objective(&self) -> f64 {
+        self.solver.objective.unwrap_or(0.0)
+    }
+}
+
 /// One width for all sides.
 pub fn uniform(shape: &ModelShape, width: Width) -> Solved {
     let layers = shape.layers.iter().map(|l| LayerPlan { il: l.il, k: width, v: width }).collect();
     let solver = Solver { kv: Kv::Tied, widths: vec![width], objective: None, status: Status::Uniform, gap: None };
     Solved { layers, solver }
+}
+
+/// Summed sensitivity of a model's sides at `widths` (side `2 * layer + side`), as the planner counts it; `None` if one of
+/// them was not measured or the layers are not the model's.
+pub fn objective(
+    shape: &ModelShape,
+    sensitivities: &Sensitivities,
+    params: &LayoutParams,
+    widths: &[Width],
+) -> Option<f64> {
+    let layers = &sensitivities.layers;
+    if layers.len() != shape.layers.len() || widths.len() != 2 * layers.len() {
+        return None;
+    }
+    let layout = Layout::new(shape, widths, params);
+    let values = layers.iter().flat_map(|l| [&l.k, &l.v]);
+    values.zip(&layout.sides).map(|(values, side)| sensitivities.cost(values, side.final_width)).sum()
 }
 
 /// Widths of least summed sensitivity within `budget` bytes, everything counted.
@@ -80,12 +104,6 @@ pub fn solve_widths(
     if sensitivities.layers.len() != shape.layers.len() {
         return Err(PlannerError::Layers { expected: shape.layers.len(), found: sensitivities.layers.len() });
     }
-    // 16 bits cost nothing unless measured
-    let value = |values: &[f64], w: Width| match sensitivities.widths.iter().position(|&m| m == w) {
-        Some(i) => values.get(i).copied(),
-        None if w == Width::B16 => Some(0.0),
-        None => None,
-    };
     // bytes of each side at each width
     let layouts: Vec<Layout> =
         widths.iter().map(|&w| Layout::new(shape, &vec![w; 2 * shape.layers.len()], params)).collect();
@@ -94,14 +112,18 @@ pub fn solve_widths(
         let side = &layout.sides[side];
         side.planned_bytes(layout.pools[side.pool].page_row_bytes)
     };
+    // a side whose values no group divides stays at 16 bits, whatever is chosen, and costs what 16 bits cost
+    let stored = |side: usize, w: Width| if layouts[0].sides[side].group == 0 { Width::B16 } else { w };
     let mut items = Vec::new();
     for (i, layer) in sensitivities.layers.iter().enumerate() {
         let mut sides = Vec::new();
         for (side, values) in Side::BOTH.into_iter().zip([&layer.k, &layer.v]) {
+            let side = 2 * i + side.index();
             let mut choices = Vec::new();
             for (j, &w) in widths.iter().enumerate() {
-                let cost = value(values, w).ok_or(PlannerError::NotMeasured { width: w })?;
-                choices.push(Choice { cost, bytes: bytes(2 * i + side.index(), j) });
+                let w = stored(side, w);
+                let cost = sensitivities.cost(values, w).ok_or(PlannerError::NotMeasured { width: w })?;
+                choices.push(Choice { cost, bytes: bytes(side, j) });
             }
             sides.push(choices);
         }
@@ -118,9 +140,12 @@ pub fn solve_widths(
         }
     }
     let pick = |choice: &[usize], objective, status, gap| {
-        let width = |i: usize, side: usize| match kv {
-            Kv::Apart => widths[choice[2 * i + side]],
-            Kv::Tied => widths[choice[i]],
+        let width = |i: usize, side: usize| {
+            let chosen = match kv {
+                Kv::Apart => widths[choice[2 * i + side]],
+                Kv::Tied => widths[choice[i]],
+            };
+            stored(2 * i + side, chosen)
         };
         let layers = shape
             .layers

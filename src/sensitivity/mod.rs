@@ -5,6 +5,7 @@
 //! not clamped.
 
 mod file;
+mod notes;
 mod pickle;
 mod torch;
 mod zip;
@@ -21,7 +22,7 @@ pub use zip::ZipError;
 
 use crate::geometry::Width;
 use crate::plan::{first_difference, Difference, FieldError, PlanError};
-use crate::shape::ModelShape;
+use crate::shape::{LayerShape, ModelShape};
 
 /// Version of the JSON format.
 pub const VERSION: u32 = 1;
@@ -80,19 +81,36 @@ pub enum SensitivityError {
         file: String,
         model: String,
     },
+    /// A value below 0.
+    Negative {
+        path: String,
+        found: String,
+    },
+    /// A value that is no number.
+    NotFinite {
+        path: String,
+    },
     /// Every value is 0.
     AllZero,
 }
 
 impl From<FieldError> for SensitivityError {
     fn from(e: FieldError) -> Self {
-        Self::Field(e)
+        let measured = |path: &str| ["k[", "v[", "k_sensitivity[", "v_sensitivity["].iter().any(|s| path.contains(s));
+        match e {
+            FieldError::Negative { path, found } if measured(&path) => Self::Negative { path, found },
+            FieldError::NotFinite { path } if measured(&path) => Self::NotFinite { path },
+            e => Self::Field(e),
+        }
     }
 }
 
 impl From<TorchError> for SensitivityError {
     fn from(e: TorchError) -> Self {
-        Self::Torch(e)
+        match e {
+            TorchError::Field(e) => e.into(),
+            e => Self::Torch(e),
+        }
     }
 }
 
@@ -116,6 +134,17 @@ impl fmt::Display for SensitivityError {
                 "the sensitivities are of another model: {what} is {file} in the file and {model} in the model; measure \
                  them on this model"
             ),
+            Self::Negative { path, found } => write!(
+                f,
+                "{path}: {found} is negative; expected at least 0. A rise of loss that comes out below 0 is noise, and is \
+                 not taken for 0 here, as noise would choose the widths then: measure more text, or the KL divergence, \
+                 which is never negative"
+            ),
+            Self::NotFinite { path } => write!(
+                f,
+                "{path}: NaN and infinities are not allowed; expected a finite number. The measurement overflowed, as \
+                 gradients in float16 do: measure again in bfloat16 or float32"
+            ),
             Self::AllZero => f.write_str(
                 "every sensitivity is 0, so there is nothing to choose widths by; measure them again, or make a plan \
                  without them with --uniform",
@@ -132,13 +161,34 @@ impl Sensitivities {
         let i = self.widths.iter().position(|w| *w == width)?;
         values.get(i).copied()
     }
+
+    /// What one side costs at a width: its value, and nothing at 16 bits unless that was measured.
+    pub fn cost(&self, values: &[f64], width: Width) -> Option<f64> {
+        match self.at(values, width) {
+            None if width == Width::B16 && !self.widths.contains(&width) => Some(0.0),
+            found => found,
+        }
+    }
+}
+
+/// Which entry of a list of `n`, one per layer and numbered by position only, belongs to each layer of `shape`.
+///
+/// Such a list has either as many entries as the model has progressive layers, or one for all layers of a model of which
+/// only some are progressive (their numbers have gaps). `None` if it is neither.
+pub fn positions(n: usize, shape: &ModelShape) -> Option<Vec<usize>> {
+    let layers = &shape.layers;
+    if n == layers.len() {
+        return Some((0..n).collect());
+    }
+    let has_gaps = layers.iter().enumerate().any(|(i, l)| l.il != i as u32);
+    let places: Vec<usize> = layers.iter().map(|l| l.il as usize).filter(|il| *il < n).collect();
+    (has_gaps && places.len() == layers.len()).then_some(places)
 }
 
 impl SensitivityFile {
     /// The values for the layers of `shape`, in its order.
     ///
-    /// A file that numbers layers by position has either as many layers as the model has progressive ones, or all layers
-    /// of a model of which only some are progressive (their numbers have gaps); then those are picked.
+    /// A file that numbers layers by position is read as [`positions`] says.
     ///
     /// # Errors
     /// [`SensitivityError::Model`] with the first difference, [`SensitivityError::AllZero`].
@@ -151,10 +201,9 @@ impl SensitivityFile {
         if layers.iter().flat_map(|l| l.k.iter().chain(&l.v)).all(|v| *v == 0.0) {
             return Err(SensitivityError::AllZero);
         }
-        if self.by_position && layers.len() == wanted.len() {
-            for (layer, shape) in values.layers.iter_mut().zip(wanted) {
-                layer.il = shape.il;
-            }
+        if let (true, Some(places)) = (self.by_position, positions(layers.len(), shape)) {
+            let at = |(i, l): (usize, &LayerShape)| LayerSensitivity { il: l.il, ..layers[i].clone() };
+            values.layers = places.into_iter().zip(wanted).map(at).collect();
             return Ok(values);
         }
         let has_gaps = wanted.iter().enumerate().any(|(i, l)| l.il != i as u32);

@@ -255,7 +255,7 @@ fn numbers_of_the_wrong_kind_or_size() {
         (
             "\"optimal\"",
             "\"best\"",
-            "solver.status: 'best' is not known: expected 'optimal', 'limit', 'narrowest' or 'uniform'",
+            "solver.status: 'best' is not known: expected 'optimal', 'limit', 'narrowest', 'uniform' or 'given'",
         ),
     ]);
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use pmkvq::bytes::Layout;
 use pmkvq::geometry::Width;
 use pmkvq::plan::{Kv, Status};
-use pmkvq::planner::{solve, solve_widths, uniform, Choice, PlannerError, SolveError};
+use pmkvq::planner::{self, solve, solve_widths, uniform, Choice, PlannerError, SolveError};
+use pmkvq::sensitivity::Sensitivities;
+use pmkvq::shape::ModelShape;
 
 use super::rng::{seeds, Rng};
 use super::samples;
@@ -137,5 +139,110 @@ fn eighty_layers_take_seconds() {
             assert_eq!(found.solver.status, Status::Optimal);
             assert!(took < Duration::from_secs(10), "{took:?}");
         }
+    }
+}
+
+/// Sensitivities that leave the solver little to prune by: costs that follow the bytes closely, alike, or in steps.
+fn adversarial(kind: usize, rng: &mut Rng, shape: &ModelShape) -> Sensitivities {
+    let mut s = samples::random_sensitivities(rng, shape);
+    for (layer, at) in s.layers.iter_mut().zip(&shape.layers) {
+        for values in [&mut layer.k, &mut layer.v] {
+            let heads = f64::from(at.n_head_kv);
+            let noise = |rng: &mut Rng, size: f64| 1.0 + size * (rng.unit() as f64 - 0.5);
+            *values = match kind {
+                // a loss per byte that is the same everywhere, but for one part in a million
+                0 => [0.0, 8.0, 12.0, 14.0].map(|c| c * heads * noise(rng, 1e-6)).to_vec(),
+                // all alike
+                1 => vec![0.0, 1.0, 17.0, 85.0],
+                // costs in whole steps, so that very many choices cost the same
+                2 => {
+                    let step = rng.range(1, 3) as f64;
+                    [0.0, 1.0, 3.0, 9.0].map(|c| c * step).to_vec()
+                }
+                // correlated with the bytes, and a constant on top
+                3 => [0.0, 10.0, 14.0, 16.0].map(|c| c * heads + heads.sqrt() * noise(rng, 0.5)).to_vec(),
+                // concave: the middle widths lie above the hull, so that half of everything is between two widths
+                _ => [0.0, 9.0, 9.5, 10.0].map(|c| c * noise(rng, 0.01)).to_vec(),
+            };
+        }
+    }
+    s
+}
+
+#[test]
+fn eighty_layers_of_the_hardest_kind_take_seconds() {
+    for kind in 0..5 {
+        for heads_differ in [false, true] {
+            for seed in seeds(1, 3) {
+                let mut rng = Rng::new(seed);
+                let mut shape = samples::shape(80, 8, 128);
+                if heads_differ {
+                    shape.layers.iter_mut().for_each(|l| l.n_head_kv = rng.range(3, 11) as u32);
+                }
+                let params = samples::params(131_072);
+                let s = adversarial(kind, &mut rng, &shape);
+                let (low, high) = (
+                    samples::planned(&shape, &[Width::B2; 160], &params),
+                    samples::planned(&shape, &[Width::B16; 160], &params),
+                );
+                let budget = low + (high - low) / 3 + 12_345;
+                let start = Instant::now();
+                let found = solve_widths(&shape, &s, &params, budget, Kv::Apart, &Width::ALL).unwrap();
+                let (took, solver) = (start.elapsed(), &found.solver);
+                println!(
+                    "kind {kind}, heads {}, seed {seed}: {:?}, objective {:?}, gap {:?} in {took:?}",
+                    if heads_differ { "differ" } else { "alike" },
+                    solver.status,
+                    solver.objective,
+                    solver.gap
+                );
+                assert_eq!((solver.status, solver.gap), (Status::Optimal, Some(0.0)));
+                assert!(took < Duration::from_secs(10), "{took:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_programme_too_hard_says_how_far_it_got() {
+    // bytes that add up to a different sum for every choice, and costs that follow them: no model has such sides
+    let mut rng = Rng::new(7);
+    let items: Vec<Vec<Choice>> = (0..200)
+        .map(|_| {
+            let size = (1 << 40) + rng.next() % (1 << 40);
+            let bytes = [16, 8, 4, 2].map(|w| size / 16 * w + rng.next() % (1 << 20));
+            let cost = |bytes: u64| (bytes.abs_diff(1 << 45)) as f64 * (1.0 + 1e-9 * f64::from(rng.unit()));
+            bytes.map(cost).into_iter().zip(bytes).map(|(cost, bytes)| Choice { cost, bytes }).collect()
+        })
+        .collect();
+    let budget = items.iter().map(|i| i[0].bytes).sum::<u64>() / 3;
+    let start = Instant::now();
+    let found = solve(&items, budget).unwrap();
+    println!("optimal {}, gap {:e} in {:?}", found.optimal, found.gap(), start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(!found.optimal && found.bytes <= budget && found.bound <= found.objective);
+    assert!(found.gap() > 0.0 && found.gap() < 1e-6, "{:e}", found.gap());
+}
+
+#[test]
+fn a_side_that_stays_at_sixteen_bits_costs_what_sixteen_bits_cost() {
+    // no group divides 72: V of layer 0 is stored at 16 bits though 16 is not among the widths
+    let (mut shape, params) = (samples::shape(2, 1, 128), samples::params(4096));
+    shape.layers[0].head_dim_v = 72;
+    let mut s = samples::random_sensitivities(&mut Rng::new(5), &shape);
+    s.layers[0].v = vec![0.25, 1e6, 2e6, 3e6];
+    let budget = 1 << 30;
+    for kv in [Kv::Apart, Kv::Tied] {
+        let found = solve_widths(&shape, &s, &params, budget, kv, &[Width::B8, Width::B2]).unwrap();
+        assert_eq!(found.layers[0].v, Width::B16);
+        assert!(found.solver.objective.unwrap() < 1e6, "{kv:?}: {:?}", found.solver.objective);
+        let finals: Vec<Width> = found.layers.iter().flat_map(|l| [l.k, l.v]).collect();
+        let again = planner::objective(&shape, &s, &params, &finals).unwrap();
+        assert!((again - found.solver.objective.unwrap()).abs() <= 1e-12 * again);
+        // the narrowest widths count the same
+        let least = Layout::new(&shape, &[Width::B2; 4], &params).least_budget();
+        let found = solve_widths(&shape, &s, &params, least, kv, &[Width::B8, Width::B2]).unwrap();
+        assert_eq!(found.solver.status, Status::Narrowest);
+        assert!(found.solver.objective.unwrap() < 1e6);
     }
 }
