@@ -18,6 +18,8 @@ pub mod kernels;
 pub mod plan;
 pub mod planner;
 pub mod policy;
+#[cfg(feature = "llama")]
+pub mod report;
 pub mod sensitivity;
 pub mod shape;
 

@@ -1,5 +1,7 @@
 //! The command line of `pmkvq`. stdout is data, stderr is talk; exit codes: 0 done, 1 failure or mismatch, 2 usage.
 
+#[cfg(feature = "llama")]
+mod candidate;
 mod check;
 #[cfg(feature = "llama")]
 mod demo;

@@ -86,7 +86,11 @@ fn groups(n: usize, steps: &Steps, together: Together) -> Vec<Vec<usize>> {
     always.dedup();
     let others = (0..n).filter(|i| !always.contains(i));
     let groups: Vec<Vec<usize>> = others.map(|i| always.iter().copied().chain([i]).collect()).collect();
-    if groups.is_empty() { vec![always] } else { groups }
+    if groups.is_empty() {
+        vec![always]
+    } else {
+        groups
+    }
 }
 
 #[cfg(test)]

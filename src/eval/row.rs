@@ -56,7 +56,11 @@ pub fn measure(logits: &[f32], next: i32, reference: Option<&Reference>) -> Opti
         let terms = r.log_probs.iter().zip(logits).map(|(p, q)| {
             let probability = p.exp();
             // what never happens costs nothing, also where the other distribution excludes it as well
-            if probability == 0.0 { 0.0 } else { probability * (p - (f64::from(*q) - log_sum)) }
+            if probability == 0.0 {
+                0.0
+            } else {
+                probability * (p - (f64::from(*q) - log_sum))
+            }
         });
         terms.sum()
     });

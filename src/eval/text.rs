@@ -71,9 +71,11 @@ pub fn locate(
         })
         .collect();
     if ends.last().copied().unwrap_or(0) != text_len {
-        return Err("the model's tokenizer does not give the text back byte for byte, so the questions' offsets can't be \
+        return Err(
+            "the model's tokenizer does not give the text back byte for byte, so the questions' offsets can't be \
                     found in its tokens: score the text without --questions"
-            .to_string());
+                .to_string(),
+        );
     }
     let token_of = |byte: usize| lead + ends.partition_point(|end| *end <= byte);
     let located = questions.iter().map(|q| Located {

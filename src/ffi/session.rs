@@ -160,8 +160,7 @@ impl Model {
         // SAFETY: the buffer is as long as said; where it is too short, llama.cpp says how long it must be
         unsafe {
             let vocab = c::llama_model_get_vocab(self.model.as_ptr());
-            let mut n =
-                c::llama_token_to_piece(vocab, token, bytes.as_mut_ptr().cast(), bytes.len() as i32, 0, false);
+            let mut n = c::llama_token_to_piece(vocab, token, bytes.as_mut_ptr().cast(), bytes.len() as i32, 0, false);
             if n < 0 {
                 bytes.resize(n.unsigned_abs() as usize, 0);
                 n = c::llama_token_to_piece(vocab, token, bytes.as_mut_ptr().cast(), bytes.len() as i32, 0, false);
