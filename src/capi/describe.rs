@@ -14,11 +14,11 @@ fn by_width<T: Copy + Into<Value>>(counts: &[T; 4]) -> Value {
     Value::Object(map)
 }
 
-/// Values of the history, and the bits that their codes and parameters take.
-fn history_bits(cache: &Cache, history: &[[u32; 4]]) -> (u64, u64) {
+/// Values of some tokens, and the bits that their codes and parameters take.
+fn stored(cache: &Cache, tokens: &[[u32; 4]]) -> Value {
     let sides = cache.plan.model.layers.iter().flat_map(|l| Side::BOTH.map(|side| (l, side)));
     let (mut values, mut bits) = (0, 0);
-    for (((layer, side), layout), tokens) in sides.zip(&cache.layout.sides).zip(history) {
+    for (((layer, side), layout), tokens) in sides.zip(&cache.layout.sides).zip(tokens) {
         let row = u64::from(layer.n_head_kv) * layer.head_dim(side) as u64;
         // (min, max) in 16 bits each
         let parameters = u64::from(layer.n_head_kv) * 32 * layout.n_groups as u64;
@@ -28,24 +28,28 @@ fn history_bits(cache: &Cache, history: &[[u32; 4]]) -> (u64, u64) {
             bits += n * (row * w.bits() as u64 + if w == Width::B16 { 0 } else { parameters });
         }
     }
-    (values, bits)
+    json!({ "values": values, "bits": bits })
 }
 
 /// ```json
 /// { "n_ctx": 16384, "rule": "block", "tokens": 5000,
 ///   "bytes": { "total", "pages", "tables_and_parameters", "scratch", "pages_held", "held", "f16" },
-///   "history": { "values": 1234, "bits": 5678 },
+///   "history": { "values": 1234, "bits": 5678 }, "recent": { "values": 1234, "bits": 5678 },
 ///   "shrinks": { "16-8", "8-4", "4-2", "started_narrow" },
 ///   "layers": [ { "il": 0, "k": { "final": 4, "blocks": {"16": 1, ...}, "tokens": {"16": 128, ...}, "history": {"16": 0, ...}, "bytes": 1234 }, "v": ... } ] }
 /// ```
 /// `total` is what is allocated (pages, tables, parameters, scratch), `held` what is in use of it; `f16` what a plain
-/// 16-bit cache of the same context allocates. `history` is what lies outside sinks, windows and open blocks: its values,
-/// and the bits of their codes and of the parameters of their groups. Bytes and tokens of a block whose tokens are gone count until it is used again.
+/// 16-bit cache of the same context allocates. `history` is what lies outside sinks, windows and open blocks, `recent` what
+/// lies in them: values, and the bits of their codes and of the parameters of their groups. Bytes and tokens of a block whose tokens are gone count until it is used again.
 pub fn describe_json(cache: &Cache, cells: CellView) -> Value {
     let stats = cache.policy.stats();
     let tokens = cache.policy.tokens_by_width(cells);
     let history = cache.policy.history_by_width(cells);
-    let (values, bits) = history_bits(cache, &history);
+    let recent: Vec<[u32; 4]> = tokens
+        .iter()
+        .zip(&history)
+        .map(|(all, past)| std::array::from_fn(|w| all[w].saturating_sub(past[w])))
+        .collect();
     let fixed = cache.meta_bytes() + cache.scratch_bytes;
     let layers: Vec<Value> = cache
         .plan
@@ -79,7 +83,8 @@ pub fn describe_json(cache: &Cache, cells: CellView) -> Value {
             "held": stats.bytes_held + fixed,
             "f16": cache.layout.f16_bytes,
         },
-        "history": { "values": values, "bits": bits },
+        "history": stored(cache, &history),
+        "recent": stored(cache, &recent),
         "shrinks": {
             "16-8": stats.shrinks[0],
             "8-4": stats.shrinks[1],

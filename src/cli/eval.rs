@@ -307,7 +307,7 @@ fn show(report: &Report) -> Result<(), String> {
 }
 
 fn write(args: &Args, report: &Report) -> Result<(), String> {
-    let json = serde_json::to_string_pretty(report).map_err(|e| e.to_string())? + "\n";
+    let json = serde_json::to_string(report).map_err(|e| e.to_string())? + "\n";
     let save =
         |path: &Path, text: &str| write_beside(path, text.as_bytes()).map_err(|e| format!("{}: {e}", path.display()));
     if let Some(path) = &args.json {

@@ -33,6 +33,9 @@ pub struct Held {
     /// Values outside sink and window, and the bits that their codes and parameters take.
     pub history_values: u64,
     pub history_bits: u64,
+    /// Values of sink, window and open block, and the bits that they take.
+    pub recent_values: u64,
+    pub recent_bits: u64,
     /// Blocks of a side that were narrowed or started narrow, so far.
     pub shrinks: u64,
     /// Empty for llama.cpp's own caches.
@@ -64,6 +67,8 @@ impl Held {
             bytes_tables: bytes("tables_and_parameters"),
             history_values: number(&described["history"]["values"]),
             history_bits: number(&described["history"]["bits"]),
+            recent_values: number(&described["recent"]["values"]),
+            recent_bits: number(&described["recent"]["bits"]),
             shrinks: shrinks(described),
             layers: layers
                 .iter()
@@ -84,6 +89,8 @@ impl Held {
             bytes_tables: 0,
             history_values: values,
             history_bits: (values as f64 * of.bytes_per_value() * 8.0).round() as u64,
+            recent_values: 0,
+            recent_bits: 0,
             shrinks: 0,
             layers: Vec::new(),
         }
@@ -124,12 +131,14 @@ mod tests {
         let described = serde_json::json!({
             "bytes": { "total": 1000, "held": 600, "scratch": 50, "tables_and_parameters": 150 },
             "history": { "values": 128, "bits": 288 },
+            "recent": { "values": 64, "bits": 1024 },
             "shrinks": { "16-8": 3, "8-4": 2, "4-2": 0, "started_narrow": 1 },
             "layers": [ { "il": 4, "k": { "tokens": { "16": 1, "8": 0, "4": 2, "2": 3 } }, "v": { "tokens": { "16": 6 } } } ]
         });
         let held = Held::of_plan(6, &described);
         assert_eq!((held.bytes_total, held.bytes_held, held.bytes_scratch, held.bytes_tables), (1000, 600, 50, 150));
         assert_eq!((held.shrinks, held.bits_history()), (6, Some(2.25)));
+        assert_eq!((held.recent_values, held.recent_bits), (64, 1024));
         assert_eq!(held.layers, [HeldLayer { il: 4, k: [1, 0, 2, 3], v: [6, 0, 0, 0] }]);
     }
 }

@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn percentiles_by_hand() {
         let values = [1.0, 2.0, 3.0, 4.0, 10.0];
-        assert_eq!([0.0, 0.25, 0.5, 0.9, 1.0].map(|p| percentile(&values, p)), [1.0, 2.0, 3.0, 7.6, 10.0]);
+        assert_eq!([0.0, 0.25, 0.5, 0.875, 1.0].map(|p| percentile(&values, p)), [1.0, 2.0, 3.0, 7.0, 10.0]);
         assert_eq!(percentile(&[7.0], 0.99), 7.0);
         assert_eq!(percentile(&[], 0.5), 0.0);
     }

@@ -122,7 +122,8 @@ impl MeasuredText {
     pub fn intervals(&self) -> Vec<Range<usize>> {
         let ends = lengths(self.text.longest());
         let starts = std::iter::once(0).chain(ends.iter().copied());
-        starts.zip(&ends).map(|(a, b)| a..*b).filter(|r| r.end > self.scored_from()).collect()
+        let scored = |(a, b): (usize, &usize)| a.max(self.scored_from())..*b;
+        starts.zip(&ends).map(scored).filter(|r| !r.is_empty()).collect()
     }
 
     pub fn scored_from(&self) -> usize {

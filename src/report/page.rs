@@ -228,9 +228,7 @@ fn text(t: &TextReport, out: &mut String) -> std::fmt::Result {
     )?;
     summary(t, out)?;
     plots(t, out);
-    for c in t.caches.iter().filter(|c| c.held.iter().any(|h| !h.layers.is_empty())) {
-        out.push_str(&heat(c));
-    }
+    t.caches.iter().filter(|c| c.held.iter().any(|h| !h.layers.is_empty())).for_each(|c| out.push_str(&heat(c)));
     intervals(t, out)
 }
 
@@ -297,6 +295,7 @@ fn summary(t: &TextReport, out: &mut String) -> std::fmt::Result {
     };
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
     table(out, "All positions", &head, &t.caches.iter().map(row).collect::<Vec<_>>())?;
+    where_bytes_are(t, out)?;
     let what: Vec<Vec<String>> = t.caches.iter().map(|c| vec![c.label.clone(), c.what.clone()]).collect();
     table(out, "The caches", &["cache", "what it is"], &what)?;
     writeln!(
@@ -308,6 +307,25 @@ fn summary(t: &TextReport, out: &mut String) -> std::fmt::Result {
          number.</p>",
         count(FAR)
     )
+}
+
+/// Parts of the bytes at the end of the longest passage: what the 16-bit window costs is shown apart.
+fn where_bytes_are(t: &TextReport, out: &mut String) -> std::fmt::Result {
+    let rows = t.caches.iter().filter_map(|c| {
+        let h = c.held.last()?;
+        let in_use = h.bytes_held.saturating_sub(h.bytes_tables + h.bytes_scratch);
+        let recent = (h.recent_bits / 8).min(in_use);
+        let free = h.bytes_total.saturating_sub(h.bytes_held);
+        let share = recent as f64 / h.bytes_total.max(1) as f64;
+        let mut row = vec![c.label.clone()];
+        row.extend([h.bytes_total, in_use - recent, recent, free, h.bytes_tables, h.bytes_scratch].map(human));
+        row.push(percent(share));
+        Some(row)
+    });
+    let head =
+        ["cache", "allocated", "codes of history", "sink, window, open block", "free pages", "tables, parameters"];
+    let head = [&head[..], &["scratch", "window's share"]].concat();
+    table(out, "Where the bytes are, at the end of the longest passage", &head, &rows.collect::<Vec<_>>())
 }
 
 /// One line per cache.

@@ -271,7 +271,13 @@ impl Heat {
                 escape(name)
             )?;
             let mut from = 0;
-            for (&to, bits) in self.columns.iter().zip(cells) {
+            let mut columns = self.columns.iter().zip(cells).peekable();
+            while let Some((&to, bits)) = columns.next() {
+                let same = |bits: &Option<f64>| bits.map(|b| (b * 10.0).round());
+                // one rectangle for neighbours that look the same
+                if columns.peek().is_some_and(|next| same(next.1) == same(bits)) {
+                    continue;
+                }
                 let (a, b) = (px(from), px(to));
                 if let Some(bits) = bits {
                     writeln!(

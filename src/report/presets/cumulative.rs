@@ -11,8 +11,10 @@ use crate::eval::AttentionSample;
 /// The cache whose attention is the yardstick: the same kernels, nothing narrowed.
 pub const SIXTEEN: &str = "uniform:16";
 
-/// Earliest position that is looked at: before, most of the text lies in the 16-bit window.
-const FROM: usize = 512;
+/// Earliest position that is looked at: before, much of the text lies in the 16-bit window, and the divergence grows because
+/// the window's share of the text falls. Short texts have no choice.
+const FROM: usize = 2048;
+const FROM_IF_SHORT: usize = 512;
 
 /// Stretches of positions, each 1/STRETCHES of the way in logarithms.
 const STRETCHES: usize = 12;
@@ -30,11 +32,12 @@ pub fn caches(sensitivities: &[String], bits: &[f64]) -> Vec<Wish> {
 
 /// Ends of the stretches.
 fn edges(n: usize) -> Vec<usize> {
-    let ratio = n as f64 / FROM as f64;
+    let from = if n >= 4 * FROM { FROM } else { FROM_IF_SHORT };
+    let ratio = n as f64 / from as f64;
     if ratio <= 1.0 {
         return Vec::new();
     }
-    (0..=STRETCHES).map(|i| (FROM as f64 * ratio.powf(i as f64 / STRETCHES as f64)).round() as usize).collect()
+    (0..=STRETCHES).map(|i| (from as f64 * ratio.powf(i as f64 / STRETCHES as f64)).round() as usize).collect()
 }
 
 /// Two positions in every stretch.
@@ -49,8 +52,9 @@ pub fn conclude(texts: &[MeasuredText], layers: &[u32]) -> Finding {
     let mut finding = Finding {
         question: "Does error accumulate over a long text? If it does, the divergence from f16 grows with the position. It \
                    is drawn for the output and for the attention's distributions, and a line is laid through the \
-                   logarithms: a slope of 0 is no growth, 1 is growth in proportion. Static caches answer the question; in \
-                   a progressive cache the widths fall as well."
+                   logarithms: a slope of 0 is no growth, 1 is growth in proportion. Static caches answer the question, at \
+                   positions where the 16-bit window is a small part of the text: while its share falls, divergence \
+                   rises without any accumulation. In a progressive cache the widths fall as well."
             .to_string(),
         ..Finding::default()
     };
@@ -58,7 +62,7 @@ pub fn conclude(texts: &[MeasuredText], layers: &[u32]) -> Finding {
         let n = text.text.longest();
         if edges(n).is_empty() {
             finding.answer.push(format!(
-                "{}: {} tokens are too short to tell; more than {FROM} are needed.",
+                "{}: {} tokens are too short to tell; more than {FROM_IF_SHORT} are needed.",
                 text.text.name,
                 count(n)
             ));
@@ -107,7 +111,7 @@ fn growth(text: &MeasuredText, cache: &Measured, what: &'static str, points: Vec
         text: text.text.name.clone(),
         cache: cache.lane.label.clone(),
         what,
-        from: FROM,
+        from: edges(text.text.longest()).first().copied().unwrap_or(0),
         to: text.text.longest(),
         slope: line.slope,
         se: line.se,
@@ -172,9 +176,10 @@ mod tests {
     #[test]
     fn stretches_double_evenly() {
         assert!(edges(512).is_empty() && positions(100).is_empty());
-        let e = edges(512 * 4096);
-        assert_eq!((e[0], e[1], e[STRETCHES]), (512, 1024, 512 * 4096));
-        assert_eq!(positions(512 * 4096).len(), 2 * STRETCHES);
+        let e = edges(2048 * 4096);
+        assert_eq!((e[0], e[1], e[STRETCHES]), (2048, 4096, 2048 * 4096));
+        assert_eq!(positions(2048 * 4096).len(), 2 * STRETCHES);
+        assert_eq!((edges(8191)[0], edges(8192)[0]), (512, 2048));
         assert!(positions(600).iter().all(|p| (512..600).contains(p)));
     }
 }
