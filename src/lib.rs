@@ -20,6 +20,8 @@ pub mod planner;
 pub mod policy;
 #[cfg(feature = "llama")]
 pub mod profile;
+#[cfg(feature = "llama")]
+pub mod report;
 pub mod sensitivity;
 pub mod shape;
 pub mod transform;

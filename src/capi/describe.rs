@@ -14,17 +14,43 @@ fn by_width<T: Copy + Into<Value>>(counts: &[T; 4]) -> Value {
     Value::Object(map)
 }
 
+/// Values of some tokens, and the bits that their codes and parameters take.
+fn stored(cache: &Cache, tokens: &[[u32; 4]]) -> Value {
+    let sides = cache.plan.model.layers.iter().flat_map(|l| Side::BOTH.map(|side| (l, side)));
+    let (mut values, mut bits) = (0, 0);
+    for (((layer, side), layout), tokens) in sides.zip(&cache.layout.sides).zip(tokens) {
+        let row = u64::from(layer.n_head_kv) * layer.head_dim(side) as u64;
+        // (min, max) in 16 bits each
+        let parameters = u64::from(layer.n_head_kv) * 32 * layout.n_groups as u64;
+        for w in Width::ALL {
+            let n = u64::from(tokens[w.index()]);
+            values += n * row;
+            bits += n * (row * w.bits() as u64 + if w == Width::B16 { 0 } else { parameters });
+        }
+    }
+    json!({ "values": values, "bits": bits })
+}
+
 /// ```json
 /// { "n_ctx": 16384, "rule": "block", "tokens": 5000,
 ///   "bytes": { "total", "pages", "tables_and_parameters", "scratch", "transforms", "pages_held", "held", "f16" },
+///   "history": { "values": 1234, "bits": 5678 }, "recent": { "values": 1234, "bits": 5678 },
 ///   "shrinks": { "16-8", "8-4", "4-2", "started_narrow" },
-///   "layers": [ { "il": 0, "k": { "final": 4, "blocks": {"16": 1, ...}, "tokens": {"16": 128, ...}, "bytes": 1234 }, "v": ... } ] }
+///   "layers": [ { "il": 0, "k": { "final": 4, "blocks": {"16": 1, ...}, "tokens": {"16": 128, ...}, "history": {"16": 0, ...}, "bytes": 1234 }, "v": ... } ] }
 /// ```
-/// `total` is what is allocated (pages, tables, parameters, scratch, transforms), `held` what is in use of it; `f16` what a plain
-/// 16-bit cache of the same context allocates. Bytes and tokens of a block whose tokens are gone count until it is used again.
+/// `total` is what is allocated (pages, tables, parameters, scratch, transforms), `held` what is in use of it; `f16` what a
+/// plain 16-bit cache of the same context allocates. `history` is what lies outside sinks, windows and open blocks, `recent`
+/// what lies in them: values, and the bits of their codes and of the parameters of their groups. Bytes and tokens of a block
+/// whose tokens are gone count until it is used again.
 pub fn describe_json(cache: &Cache, cells: CellView) -> Value {
     let stats = cache.policy.stats();
     let tokens = cache.policy.tokens_by_width(cells);
+    let history = cache.policy.history_by_width(cells);
+    let recent: Vec<[u32; 4]> = tokens
+        .iter()
+        .zip(&history)
+        .map(|(all, past)| std::array::from_fn(|w| all[w].saturating_sub(past[w])))
+        .collect();
     let fixed = cache.meta_bytes() + cache.scratch_bytes + cache.transform_bytes();
     let layers: Vec<Value> = cache
         .plan
@@ -38,6 +64,7 @@ pub fn describe_json(cache: &Cache, cells: CellView) -> Value {
                     "final": match side { Side::K => layer.k.bits(), Side::V => layer.v.bits() },
                     "blocks": by_width(&stats.sides[at].blocks),
                     "tokens": by_width(&tokens[at]),
+                    "history": by_width(&history[at]),
                     "bytes": stats.sides[at].bytes,
                 })
             };
@@ -58,6 +85,8 @@ pub fn describe_json(cache: &Cache, cells: CellView) -> Value {
             "held": stats.bytes_held + fixed,
             "f16": cache.layout.f16_bytes,
         },
+        "history": stored(cache, &history),
+        "recent": stored(cache, &recent),
         "shrinks": {
             "16-8": stats.shrinks[0],
             "8-4": stats.shrinks[1],

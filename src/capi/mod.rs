@@ -6,6 +6,7 @@ pub mod cache;
 mod describe;
 mod ops;
 mod plan;
+pub mod probe;
 mod text;
 pub mod types;
 

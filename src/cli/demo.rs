@@ -4,16 +4,17 @@ use clap::Args as ClapArgs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::eval::{bytes_held, lengths, widths, Candidate};
-use super::model::ModelArgs;
+use super::candidate::Candidate;
+use super::model::{ModelArgs, Shape};
 use super::output::print;
 use super::plan::{make, Source, Wanted};
 use super::progress::Progress;
 use crate::bytes::human;
-use crate::eval::{score, Document, Interval, Settings};
-use crate::ffi::Model;
+use crate::eval::{mean_bits, score, values_per_token, Document, Held, Interval, Settings};
+use crate::ffi::{Cache, Model};
 use crate::geometry::Width;
 use crate::plan::{write_beside, Kv};
+use crate::report::lengths;
 use crate::sensitivity::SensitivityFile;
 
 #[derive(ClapArgs, Clone, Debug)]
@@ -41,8 +42,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     let path = args.model_dir.join("pmkvq-tiny.gguf");
     let args_model = ModelArgs { model: Some(path.clone()), shape: None };
     let shape = args_model.read()?;
-    let f16_per_token: u64 =
-        shape.shape.layers.iter().map(|l| 2 * u64::from(l.n_head_kv) * u64::from(l.head_dim_k + l.head_dim_v)).sum();
+    let f16_per_token = 2 * values_per_token(&shape.shape);
     // 3 of 16 bits, everything counted
     let budget = f16_per_token * u64::from(N_CTX) * 3 / 16;
     let file = args.model_dir.join("sensitivity.json");
@@ -52,13 +52,30 @@ pub fn run(args: &Args) -> Result<(), String> {
     let plan = make(&shape, &Wanted::new(N_CTX), source)?;
     let plan_path = std::env::temp_dir().join(format!("pmkvq-demo-{}.json", std::process::id()));
     write_beside(&plan_path, plan.to_json().as_bytes()).map_err(|e| format!("{}: {e}", plan_path.display()))?;
-    let result = compare(args, &path, &plan_path, budget, f16_per_token);
+    let result = compare(args, &path, &shape, &plan_path, budget);
     // it may be gone already; there is nobody to tell
     let _ = std::fs::remove_file(&plan_path);
     result
 }
 
-fn compare(args: &Args, path: &Path, plan: &Path, budget: u64, f16_per_token: u64) -> Result<(), String> {
+/// What a cache held at the end of an interval.
+fn held(cache: &Cache, interval: &Interval, values_per_token: u64) -> Held {
+    match (cache, &interval.held) {
+        (Cache::Plain(of), _) => Held::of_plain(interval.end, *of, values_per_token, N_CTX),
+        (Cache::Plan(_), described) => {
+            Held::of_plan(interval.end, described.as_ref().unwrap_or(&serde_json::Value::Null))
+        }
+    }
+}
+
+/// Mean bits of the stored values of each layer, "K/V".
+fn widths(held: &Held) -> String {
+    let bits = |tokens| mean_bits(tokens).unwrap_or(0.0);
+    held.layers.iter().map(|l| format!("{:.0}/{:.0}", bits(&l.k), bits(&l.v))).collect::<Vec<_>>().join(" ")
+}
+
+fn compare(args: &Args, path: &Path, shape: &Shape, plan: &Path, budget: u64) -> Result<(), String> {
+    let f16_per_token = 2 * values_per_token(&shape.shape);
     let document = Document::load(&args.model_dir.join("demo.questions.json"))?.swap_remove(0);
     let model = Model::load(path)?;
     let tokens = model.tokenize(&document.text)?;
@@ -81,9 +98,9 @@ fn compare(args: &Args, path: &Path, plan: &Path, budget: u64, f16_per_token: u6
     let mut reference: Option<Vec<f32>> = None;
     for name in names {
         let label = if name == plan_name { "plan" } else { name };
-        let candidate = Candidate::parse(name, path, N_CTX)?;
+        let candidate = Candidate::parse(name, shape, N_CTX)?;
         let mut watch = Progress::new(label, tokens.len(), |i: &Interval| {
-            let (held, _) = bytes_held(&candidate.cache, i, f16_per_token, N_CTX);
+            let held = held(&candidate.cache, i, f16_per_token / 2);
             print(&format!(
                 "{label:>9} {:>7} {:>8.3} {:>7} {:>9} {:>9.5} {:>10} {:>10}  {}\n",
                 i.end,
@@ -91,9 +108,9 @@ fn compare(args: &Args, path: &Path, plan: &Path, budget: u64, f16_per_token: u6
                 i.of_kind("recall"),
                 i.of_kind("reasoning"),
                 i.mean_kl(),
-                human(held),
+                human(held.bytes_held),
                 human(f16_per_token * i.end as u64),
-                i.held.as_ref().map(widths).unwrap_or_default()
+                widths(&held)
             ))
         });
         let (questions, reference_now) = (&document.questions, reference.as_deref());

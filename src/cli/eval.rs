@@ -1,211 +1,322 @@
 //! `pmkvq eval`
 
 use clap::Args as ClapArgs;
-use serde_json::{json, Value};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use super::candidate::{parse_bits, parse_labelled, Candidate, Labelled};
 use super::model::{ModelArgs, Shape};
 use super::output::print;
-use super::plan::{make, Source, Wanted};
-use super::progress::Progress;
 use crate::bytes::human;
-use crate::eval::{score, Document, Interval, Question, Settings};
-use crate::ffi::{Cache, Model, PlainType};
-use crate::geometry::Width;
-use crate::plan::{write_beside, Initial};
+use crate::eval::pool::{self, Done, Together};
+use crate::eval::{values_per_token, Lane, Steps, Text};
+use crate::ffi::Model;
+use crate::plan::write_beside;
+use crate::report::figures::Figures;
+use crate::report::presets::{Preset, Wish};
+use crate::report::{html, samples, Made, Measured, MeasuredText, ModelIdentity, NamedSensitivities, Report, VERSION};
+use crate::sensitivity::SensitivityFile;
 
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
     /// The model, a GGUF file
     #[arg(short, long, value_name = "FILE")]
     pub model: PathBuf,
-    /// The text, or with --questions a file of documents
+    /// A text; several are reported one by one
     #[arg(short, long, value_name = "FILE", required_unless_present = "questions")]
-    pub file: Option<PathBuf>,
-    /// Documents with questions, one JSON object per line (model/README.md). The text is the first one's
-    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub file: Vec<PathBuf>,
+    /// Documents with questions, one JSON object per line (model/README.md)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "chunk"])]
     pub questions: Option<PathBuf>,
-    /// Caches: f16 (without flash attention, whose sums are in f16 in small batches), f16-fa (with it), q8_0, q4_0,
-    /// static:W, uniform:W (W = 16, 8, 4, 2), or a plan file. Divergence is from the first
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f16,q8_0,q4_0,static:4,static:2")]
+    /// Documents of the file that are scored, each in a context of its own
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "questions", value_parser = clap::value_parser!(u32).range(1..))]
+    pub documents: u32,
+    /// Caches: f16 (without flash attention, whose sums are in f16 in small batches), f16-fa (with it), f32, q8_0, q4_0,
+    /// static:W, uniform:W (W = 16, 8, 4, 2; @window=N, @sink=N, @group=N, @rule=R, @bits=B may follow), or a plan file.
+    /// Divergence is from the first. With --preset they come on top of its own
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "f16,q8_0,q4_0,static:4,static:2",
+        default_value_if("preset", clap::builder::ArgPredicate::IsPresent, None)
+    )]
     pub cache: Vec<String>,
+    /// A question, with the caches that answer it
+    #[arg(long, value_enum)]
+    pub preset: Option<Preset>,
+    /// Sensitivities that plans are made from, for each of --bits; may be given several times
+    #[arg(long, value_name = "[LABEL=]FILE", value_parser = parse_labelled)]
+    pub sensitivity: Vec<(String, PathBuf)>,
+    /// Budgets of these plans: bits per value of a full context, everything counted
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "4.5,3.3", value_parser = parse_bits)]
+    pub bits: Vec<f64>,
     /// Tokens of the context (default: what the text needs)
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
+    /// As llama-perplexity does it: the text in chunks of N tokens, the second half of each scored
+    #[arg(long, value_name = "N", conflicts_with = "ctx", value_parser = clap::value_parser!(u32).range(4..))]
+    pub chunk: Option<u32>,
+    /// Most chunks that are scored
+    #[arg(long, value_name = "N", requires = "chunk", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunks: Option<u32>,
     /// Tokens decoded at once: small, so that the cache is read as in decoding
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub step: u32,
     /// Threads
     #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub threads: u32,
-    /// Where a JSON report goes besides the table
+    /// No more than two caches in memory together; the first is decoded again for each
+    #[arg(long)]
+    pub pairs: bool,
+    /// Folder for report.html and report.json
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Where the JSON report goes, without a folder
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
-/// A cache to score with; a plan made on the fly lives in a file that is removed afterwards.
-pub struct Candidate {
-    pub cache: Cache,
-    temporary: bool,
-}
-
-impl Drop for Candidate {
-    fn drop(&mut self) {
-        if let (true, Cache::Plan(path)) = (self.temporary, &self.cache) {
-            // it may be gone already; there is nobody to tell
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-impl Candidate {
-    /// # Errors
-    /// A name that is none of the caches, or a plan that can't be made.
-    pub fn parse(name: &str, model: &Path, n_ctx: u32) -> Result<Candidate, String> {
-        let plain = |t| Ok(Candidate { cache: Cache::Plain(t), temporary: false });
-        match name {
-            "f16" => return plain(PlainType::F16Exact),
-            "f16-fa" => return plain(PlainType::F16),
-            "q8_0" => return plain(PlainType::Q8_0),
-            "q4_0" => return plain(PlainType::Q4_0),
-            _ => {}
-        }
-        let made = [("static:", Initial::Final), ("uniform:", Initial::B16)];
-        if let Some((bits, initial)) = made.iter().find_map(|(p, i)| name.strip_prefix(p).map(|b| (b, *i))) {
-            let width = bits.parse().ok().and_then(Width::from_bits);
-            let width =
-                width.ok_or_else(|| format!("--cache {name}: '{bits}' is not a width: expected 16, 8, 4 or 2"))?;
-            let args = ModelArgs { model: Some(model.to_path_buf()), shape: None };
-            return Candidate::made(name, &args.read()?, n_ctx, width, initial);
-        }
-        if Path::new(name).is_file() {
-            return Ok(Candidate { cache: Cache::Plan(PathBuf::from(name)), temporary: false });
-        }
-        Err(format!("--cache {name}: neither a plan file nor one of f16, f16-fa, q8_0, q4_0, static:W, uniform:W"))
-    }
-
-    fn made(name: &str, shape: &Shape, n_ctx: u32, width: Width, initial: Initial) -> Result<Candidate, String> {
-        let wanted = Wanted { initial, ..Wanted::new(n_ctx) };
-        let plan = make(shape, &wanted, Source::Uniform(width, None))?;
-        let file = format!("pmkvq-{}-{}.json", std::process::id(), name.replace(':', "-"));
-        let path = std::env::temp_dir().join(file);
-        write_beside(&path, plan.to_json().as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(Candidate { cache: Cache::Plan(path), temporary: true })
-    }
-}
-
-/// Bytes that a cache holds at the end of an interval: in use, and allocated for the whole context.
-pub fn bytes_held(cache: &Cache, interval: &Interval, f16_per_token: u64, n_ctx: u32) -> (u64, u64) {
-    match (cache, &interval.held) {
-        (Cache::Plan(_), Some(held)) => {
-            let at = |name: &str| held["bytes"][name].as_u64().unwrap_or(0);
-            (at("held"), at("total"))
-        }
-        (Cache::Plain(t), _) => {
-            let per_token = f16_per_token as f64 / 2.0 * t.bytes_per_value();
-            let all = (per_token * f64::from(n_ctx)) as u64;
-            // llama.cpp allocates all of it at start
-            (all, all)
-        }
-        _ => (0, 0),
-    }
-}
-
-/// Mean bits of the stored values of each layer, "K/V", by what `describe` says.
-pub fn widths(held: &Value) -> String {
-    let mean = |side: &Value| {
-        let (mut tokens, mut bits) = (0u64, 0u64);
-        for w in Width::ALL {
-            let n = side["tokens"][w.to_string()].as_u64().unwrap_or(0);
-            tokens += n;
-            bits += n * w.bits() as u64;
-        }
-        bits as f64 / tokens.max(1) as f64
-    };
-    let layers = held["layers"].as_array().map(Vec::as_slice).unwrap_or(&[]);
-    layers.iter().map(|l| format!("{:.0}/{:.0}", mean(&l["k"]), mean(&l["v"]))).collect::<Vec<_>>().join(" ")
-}
-
-/// Lengths at which figures are taken: doubling from 1,024, and the end.
-pub fn lengths(n: usize) -> Vec<usize> {
-    let mut all: Vec<usize> = std::iter::successors(Some(1024), |l| Some(l * 2)).take_while(|l| *l < n).collect();
-    if all.last().is_some_and(|l| l * 3 / 2 < n && *l >= 8192) {
-        all.push(all[all.len() - 1] * 3 / 2);
-    }
-    all.push(n);
-    all
-}
+/// A block and a window of 128 each: what a text must have before anything can be read from a narrow block.
+const AT_16_BITS: usize = 256;
 
 pub fn run(args: &Args) -> Result<(), String> {
-    let (text, questions): (String, Vec<Question>) = match (&args.questions, &args.file) {
-        (Some(path), _) => {
-            let document = Document::load(path)?.swap_remove(0);
-            (document.text, document.questions)
-        }
-        (None, Some(path)) => {
-            let bytes = crate::plan::read_limited(path, 1 << 28).map_err(|e| format!("{}: {e}", path.display()))?;
-            (String::from_utf8(bytes).map_err(|_| format!("{}: not text (UTF-8)", path.display()))?, Vec::new())
-        }
-        (None, None) => return Err("name a text with --file, or documents with --questions".to_string()),
-    };
+    let shape = ModelArgs { model: Some(args.model.clone()), shape: None }.read()?;
+    let per_token = values_per_token(&shape.shape);
+    if per_token == 0 {
+        return Err(format!("{}: has no layer with a KV cache that could be compared", args.model.display()));
+    }
+    let files = sensitivities(args, &shape)?;
+    let wishes = wishes(args, &files)?;
+    if let Some(folder) = &args.output {
+        // said before hours of work, not after
+        std::fs::create_dir_all(folder).map_err(|e| format!("--output {}: {e}", folder.display()))?;
+    }
     let model = Model::load(&args.model)?;
-    let mut tokens = model.tokenize(&text)?;
-    if tokens.len() < 2 {
-        return Err("the text is too short: at least two tokens are needed".to_string());
+    let texts = texts(args, &model)?;
+    let identity = ModelIdentity::of(&args.model, &shape.shape)?;
+    let mut measured = Vec::new();
+    // every plan of every text is made before the first is measured
+    for text in texts {
+        let n_ctx = args.ctx.unwrap_or((text.longest() as u32).next_multiple_of(256));
+        let candidates = wishes
+            .iter()
+            .map(|w| Candidate::wish(w, &shape, n_ctx, &files))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| format!("{} ({n_ctx} tokens): {e}", text.name))?;
+        measured.push((text, n_ctx, candidates));
     }
-    if !questions.is_empty() && tokens.len() != text.len() {
-        return Err("--questions: offsets are in bytes, so the model must have one token per byte".to_string());
+    let mut done = Vec::new();
+    for (text, n_ctx, candidates) in measured {
+        done.push(measure(args, &model, text, n_ctx, candidates, per_token)?);
     }
-    let n_ctx = args.ctx.unwrap_or((tokens.len() as u32).next_multiple_of(256));
-    tokens.truncate(n_ctx as usize);
-    let inside = |q: &&Question| q.answer_start + q.answer.len() <= tokens.len();
-    let questions: Vec<Question> = questions.iter().filter(inside).cloned().collect();
-    let settings = Settings { n_ctx, step: args.step as usize, threads: args.threads, lengths: lengths(tokens.len()) };
-    let shape = ModelArgs { model: Some(args.model.clone()), shape: None }.read()?.shape;
-    let f16_per_token: u64 =
-        shape.layers.iter().map(|l| 2 * u64::from(l.n_head_kv) * u64::from(l.head_dim_k + l.head_dim_v)).sum();
-    let mut report = Vec::new();
-    let mut reference: Option<Vec<f32>> = None;
-    for name in &args.cache {
-        let candidate = Candidate::parse(name, &args.model, n_ctx)?;
-        print(&format!(
-            "\n{name}\n{:>8} {:>9} {:>10} {:>9} {:>9} {:>9} {:>11} {:>8}\n",
-            "tokens", "ppl", "KL", "same top", "recall", "reasoning", "held", "seconds"
-        ))?;
-        let compared = reference.is_some();
-        let mut watch = Progress::new(name, tokens.len(), |i: &Interval| {
-            let (held, _) = bytes_held(&candidate.cache, i, f16_per_token, n_ctx);
-            let same = 100.0 * i.same_top as f64 / i.tokens.max(1) as f64;
-            let (kl, same) = match compared {
-                true => (format!("{:.6}", i.mean_kl()), format!("{same:.2}%")),
-                false => ("-".to_string(), "-".to_string()),
-            };
-            print(&format!(
-                "{:>8} {:>9.4} {kl:>10} {same:>9} {:>9} {:>9} {:>11} {:>8.1}\n",
-                i.end,
-                i.perplexity(),
-                i.of_kind("recall"),
-                i.of_kind("reasoning"),
-                human(held),
-                i.seconds
-            ))?;
-            report.push(json!({
-                "cache": name, "end": i.end, "tokens": i.tokens, "perplexity": i.perplexity(), "kl": i.mean_kl(),
-                "same_top": i.same_top, "answers": i.answers, "bytes_held": held,
-                "bytes_f16": f16_per_token * u64::from(n_ctx), "state": i.held,
-            }));
-            Ok(())
-        });
-        let run = score(&model, &candidate.cache, &tokens, &questions, &settings, reference.as_deref(), &mut watch)
-            .map_err(|e| format!("{name}: {e}"))?;
-        if reference.is_none() {
-            reference = Some(run.log_probs);
+    let named: Vec<NamedSensitivities> =
+        files.iter().map(|f| NamedSensitivities { label: f.label.clone(), values: f.file.values.clone() }).collect();
+    let layers: Vec<u32> = shape.shape.layers.iter().map(|l| l.il).collect();
+    let report = Report {
+        pmkvq_report: VERSION,
+        made: Made::now(),
+        model: identity,
+        step: args.step as usize,
+        threads: args.threads,
+        finding: args.preset.map(|p| p.conclude(&done, &named, &args.bits, &layers)),
+        texts: done.iter().map(|t| t.report(per_token)).collect(),
+        sensitivities: named,
+    };
+    show(&report)?;
+    write(args, &report)
+}
+
+fn sensitivities(args: &Args, shape: &Shape) -> Result<Vec<Labelled>, String> {
+    let mut files: Vec<Labelled> = Vec::new();
+    for (label, path) in &args.sensitivity {
+        let mut file = SensitivityFile::load(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        // said here, where the file has a name
+        file.values = file.for_model(&shape.shape).map_err(|e| format!("{}: {e}", path.display()))?;
+        file.by_position = false;
+        if files.iter().any(|f| f.label == *label) {
+            return Err(format!("--sensitivity: two files are called '{label}': name them as LABEL=FILE"));
+        }
+        files.push(Labelled { label: label.clone(), file });
+    }
+    Ok(files)
+}
+
+/// The caches that are asked for, each once.
+fn wishes(args: &Args, files: &[Labelled]) -> Result<Vec<Wish>, String> {
+    let labels: Vec<String> = files.iter().map(|f| f.label.clone()).collect();
+    let mut wishes = Vec::new();
+    match args.preset {
+        Some(preset) => {
+            let least = preset.least_sensitivities();
+            if files.len() < least {
+                let (name, have) = (preset.name(), files.len());
+                return Err(format!("--preset {name} needs at least {least} --sensitivity file(s), there are {have}"));
+            }
+            wishes.extend(preset.caches(&labels, &args.bits));
+            wishes.extend(args.cache.iter().cloned().map(Wish::Named));
+        }
+        None => {
+            wishes.extend(args.cache.iter().cloned().map(Wish::Named));
+            for label in &labels {
+                let planned = |bits: &f64| Wish::Planned {
+                    sensitivity: label.clone(),
+                    bits: *bits,
+                    tied: false,
+                    layer_rule: false,
+                };
+                wishes.extend(args.bits.iter().map(planned));
+            }
         }
     }
+    let mut once: Vec<Wish> = Vec::new();
+    for wish in wishes {
+        if !once.contains(&wish) {
+            once.push(wish);
+        }
+    }
+    Ok(once)
+}
+
+fn texts(args: &Args, model: &Model) -> Result<Vec<Text>, String> {
+    let least = AT_16_BITS + args.step as usize;
+    if let Some(n) = args.ctx.filter(|n| (*n as usize) < least) {
+        return Err(format!("--ctx {n}: too short, at least {least} tokens are needed"));
+    }
+    if let Some(path) = &args.questions {
+        return Ok(vec![Text::documents(model, path, args.documents as usize, args.ctx, least)?]);
+    }
+    let of_file = |path: &PathBuf| match args.chunk {
+        Some(n) => Text::chunks(model, path, n as usize, args.chunks.map_or(usize::MAX, |n| n as usize)),
+        None => Text::plain(model, path, args.ctx, least),
+    };
+    args.file.iter().map(of_file).collect()
+}
+
+fn measure(
+    args: &Args,
+    model: &Model,
+    text: Text,
+    n_ctx: u32,
+    candidates: Vec<Candidate>,
+    per_token: u64,
+) -> Result<MeasuredText, String> {
+    let lanes: Vec<Lane> = candidates.iter().map(|c| Lane { label: c.label.clone(), cache: c.cache.clone() }).collect();
+    let reference = args.preset.and_then(Preset::attention_reference);
+    let attention = reference.and_then(|name| lanes.iter().position(|l| l.label == name));
+    let positions = args.preset.map_or(Vec::new(), |p| p.attention_positions(text.longest()));
+    let steps = Steps {
+        n_ctx,
+        step: args.step as usize,
+        threads: args.threads,
+        samples: samples(text.longest()),
+        values_per_token: per_token,
+        attention: attention.map(|lane| (lane, positions)),
+    };
+    let together = if args.pairs { Together::Pairs } else { Together::All };
+    let mut progress = Progress::new(&text.name);
+    let passes = pool::run(model, &lanes, &text, &steps, together, &mut |done| progress.show(done));
+    progress.wipe();
+    let passes = passes.map_err(|e| format!("{}: {e}", text.name))?;
+    let caches = candidates
+        .iter()
+        .zip(lanes)
+        .zip(passes)
+        .map(|((c, lane), passes)| Measured { lane, what: c.what.clone(), passes })
+        .collect();
+    Ok(MeasuredText { text, n_ctx, caches })
+}
+
+/// How far it is, for people who wait.
+struct Progress {
+    name: String,
+    terminal: bool,
+    last: Option<Instant>,
+}
+
+impl Progress {
+    fn new(name: &str) -> Progress {
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        Progress { name: name.to_string(), terminal, last: None }
+    }
+
+    fn show(&mut self, done: Done) {
+        if !self.terminal || self.last.is_some_and(|t| t.elapsed() < Duration::from_secs(1)) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let left = done.seconds_left.map_or(String::new(), |s| format!(", {} left", duration(s)));
+        eprint!("\r{}: {:>3.0}%{left:<20}", self.name, 100.0 * done.share);
+    }
+
+    fn wipe(&self) {
+        if self.terminal {
+            eprint!("\r{:width$}\r", "", width = self.name.len() + 28);
+        }
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match s {
+        0..=99 => format!("{s} s"),
+        100..=5999 => format!("{} min", s.div_ceil(60)),
+        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
+    }
+}
+
+/// Tables for a terminal.
+fn show(report: &Report) -> Result<(), String> {
+    for text in &report.texts {
+        for cache in &text.caches {
+            let kinds: Vec<&String> = cache.all.answers.keys().collect();
+            let mut out = format!("\n{}", cache.label);
+            if report.texts.len() > 1 {
+                out += &format!(" on {}", text.name);
+            }
+            out += &format!(
+                ": {:.2} bits per value, all counted\n{:>14} {:>9} {:>10} {:>10} {:>9}",
+                cache.bits_all, "positions", "ppl", "KL", "KL p99", "same top"
+            );
+            kinds.iter().for_each(|k| out += &format!(" {k:>10}"));
+            out += &format!(" {:>11}\n", "held");
+            let mut row = |name: String, f: &Figures| {
+                out += &format!(
+                    "{name:>14} {:>9.4} {:>10.6} {:>10.6} {:>8.2}%",
+                    f.perplexity,
+                    f.kl.mean,
+                    f.kl.p99,
+                    100.0 * f.same_top.mean
+                );
+                for k in &kinds {
+                    let a = f.answers.get(*k).copied().unwrap_or_default();
+                    out += &format!(" {:>10}", format!("{}/{}", a.right, a.all));
+                }
+                out += &format!(" {:>11}\n", f.held.as_ref().map_or("-".to_string(), |h| human(h.bytes_held)));
+            };
+            cache.intervals.iter().for_each(|f| row(format!("{}-{}", f.from, f.to), f));
+            row("last eighth".to_string(), &cache.last_eighth);
+            row("all".to_string(), &cache.all);
+            print(&out)?;
+        }
+    }
+    if let Some(finding) = &report.finding {
+        print(&format!("\n{}\n\n{}\n", finding.question, finding.answer.join("\n")))?;
+    }
+    Ok(())
+}
+
+fn write(args: &Args, report: &Report) -> Result<(), String> {
+    let json = serde_json::to_string(report).map_err(|e| e.to_string())? + "\n";
+    let save =
+        |path: &Path, text: &str| write_beside(path, text.as_bytes()).map_err(|e| format!("{}: {e}", path.display()));
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&json!({ "n_ctx": n_ctx, "step": args.step, "intervals": report }));
-        let text = text.map_err(|e| e.to_string())?;
-        write_beside(path, text.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?;
+        save(path, &json)?;
+    }
+    if let Some(folder) = &args.output {
+        save(&folder.join("report.json"), &json)?;
+        save(&folder.join("report.html"), &html(report))?;
+        eprintln!("pmkvq: {}", folder.join("report.html").display());
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The command line of `pmkvq`. stdout is data, stderr is talk; exit codes: 0 done, 1 failure or mismatch, 2 usage
 //! (`diff`: 0 the same, 1 different, 2 failure or usage).
 
+#[cfg(feature = "llama")]
+mod candidate;
 mod check;
 #[cfg(feature = "llama")]
 mod demo;

@@ -18,6 +18,27 @@ pub struct Question {
     pub kind: String,
 }
 
+impl Question {
+    /// What is wrong with a question, if anything is.
+    fn defect(&self, text: &str) -> Option<String> {
+        let (start, n) = (self.answer_start, text.len());
+        if self.answer.is_empty() {
+            return Some("answer: is empty".to_string());
+        }
+        match text.get(start..) {
+            None if start > n => Some(format!("answer_start: {start} lies beyond the {n} bytes of the text")),
+            None => Some(format!("answer_start: {start} lies within a character, offsets are in bytes")),
+            Some(rest) if !rest.starts_with(&self.answer) => {
+                Some(format!("answer_start: '{}' does not stand in the text at byte {start}", self.answer))
+            }
+            Some(_) if self.key_at >= start => {
+                Some(format!("key_at: {} is not before the answer, which starts at {start}", self.key_at))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
 /// A text and its questions, one object of a file like `model/questions.jsonl`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,9 +60,8 @@ impl Document {
             let at = |what: String| format!("{}: line {}: {what}", path.display(), i + 1);
             let document: Document = serde_json::from_str(line).map_err(|e| at(e.to_string()))?;
             for (n, q) in document.questions.iter().enumerate() {
-                let there = document.text.get(q.answer_start..).is_some_and(|t| t.starts_with(&q.answer));
-                if !there || q.answer.is_empty() || q.key_at >= q.answer_start {
-                    return Err(at(format!("questions[{n}]: its answer does not stand in the text at answer_start")));
+                if let Some(what) = q.defect(&document.text) {
+                    return Err(at(format!("questions[{n}]: {what}")));
                 }
             }
             documents.push(document);

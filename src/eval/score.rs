@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
+use super::row::{log_softmax, top};
 use super::Question;
 use crate::ffi::{Cache, Context, ContextSizes, Model};
 
@@ -73,18 +74,6 @@ pub struct Run {
     pub intervals: Vec<Interval>,
     /// `[token][vocabulary]`, of the predictions of tokens 1 .. n.
     pub log_probs: Vec<f32>,
-}
-
-/// Appends the log probabilities that logits stand for.
-pub fn log_softmax(logits: &[f32], out: &mut Vec<f32>) {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
-    let log_sum = max + sum.ln() as f32;
-    out.extend(logits.iter().map(|l| l - log_sum));
-}
-
-fn top(row: &[f32]) -> usize {
-    row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i)
 }
 
 /// Whoever watches a pass.

@@ -145,6 +145,31 @@ impl Model {
         tokens.truncate(n as usize);
         Ok(tokens)
     }
+
+    /// The token that the model wants before every text, if it wants one.
+    pub fn first_token(&self) -> Option<i32> {
+        // SAFETY: the model is valid
+        unsafe {
+            let vocab = c::llama_model_get_vocab(self.model.as_ptr());
+            c::llama_vocab_get_add_bos(vocab).then(|| c::llama_vocab_bos(vocab)).filter(|t| *t >= 0)
+        }
+    }
+
+    /// The bytes that a token stands for.
+    pub fn piece(&self, token: i32) -> Vec<u8> {
+        let mut bytes = vec![0u8; 64];
+        // SAFETY: the buffer is as long as said; where it is too short, llama.cpp says how long it must be
+        unsafe {
+            let vocab = c::llama_model_get_vocab(self.model.as_ptr());
+            let mut n = c::llama_token_to_piece(vocab, token, bytes.as_mut_ptr().cast(), bytes.len() as i32, 0, false);
+            if n < 0 {
+                bytes.resize(n.unsigned_abs() as usize, 0);
+                n = c::llama_token_to_piece(vocab, token, bytes.as_mut_ptr().cast(), bytes.len() as i32, 0, false);
+            }
+            bytes.truncate(n.max(0) as usize);
+        }
+        bytes
+    }
 }
 
 impl Drop for Model {

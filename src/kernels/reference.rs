@@ -282,6 +282,56 @@ pub fn attention_partial(a: &AttentionArgs, schedule: Schedule) -> Result<(), Ke
     result
 }
 
+/// What a query gives each cell that it sees: (cell, weight), weights of a query head adding up to 1. Attention sinks of the
+/// model take no part: the merge knows them, not this operation. `[query head][cell]`, for reports, not for speed.
+pub fn attention_weights(a: &AttentionArgs, token: usize) -> Result<Vec<Vec<(i64, f64)>>, KernelError> {
+    let p = Shape::new(a)?;
+    if token >= p.n_token {
+        return Err(KernelError::Shape("there are fewer queries than that"));
+    }
+    let mut weights = Vec::with_capacity(p.n_head);
+    for head in 0..p.n_head_kv {
+        let keys = visible_keys(a, &p, head, token)?;
+        for h in head * p.ratio..(head + 1) * p.ratio {
+            let (q, slope) = (a.q.row(token, h), p.slope(h));
+            let scores = keys.iter().map(|(_, mask, k)| f64::from(score(&p, q, k, slope * mask)));
+            let scores: Vec<f64> = scores.collect();
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = scores.iter().map(|x| (x - max).exp()).sum();
+            weights.push(keys.iter().zip(&scores).map(|(key, x)| (key.0, (x - max).exp() / sum)).collect());
+        }
+    }
+    Ok(weights)
+}
+
+/// Keys that a token sees: cell, mask, values.
+fn visible_keys(
+    a: &AttentionArgs,
+    p: &Shape,
+    head: usize,
+    token: usize,
+) -> Result<Vec<(i64, f32, Vec<f32>)>, KernelError> {
+    let mut keys = Vec::new();
+    for cell in 0..p.n_kv {
+        if a.current.is_some() && a.cells.contains(&(cell as i64)) {
+            continue;
+        }
+        let Some(mask) = mask_at(&a.mask, token, cell) else { continue };
+        if let Some(k) = read_cell(&a.k, head, cell)? {
+            keys.push((cell as i64, mask, k.into_iter().map(Stored::f32).collect()));
+        }
+    }
+    if let Some((k, _)) = &a.current {
+        for (i, &cell) in a.cells.iter().enumerate() {
+            if let Some(mask) = mask_at(&a.mask, token, cell as usize) {
+                let rounded = k.row(i, head).iter().map(|&x| codes::from_f16(codes::to_f16(x))).collect();
+                keys.push((cell, mask, rounded));
+            }
+        }
+    }
+    Ok(keys)
+}
+
 /// Everything in a chunk that a token sees.
 fn visible(a: &AttentionArgs, p: &Shape, head: usize, token: usize, chunk: usize) -> Result<Vec<Seen>, KernelError> {
     let mut seen = Vec::new();
@@ -314,16 +364,18 @@ fn visible(a: &AttentionArgs, p: &Shape, head: usize, token: usize, chunk: usize
     Ok(seen)
 }
 
+/// The score of a key; `bias` is its mask times the head's slope.
+fn score(p: &Shape, q: &[f32], k: &[f32], bias: f32) -> f32 {
+    let mut x = q.iter().zip(k).map(|(a, b)| a * b).sum::<f32>() * p.map.scale;
+    if p.map.softcap != 0.0 {
+        x = p.map.softcap * x.tanh();
+    }
+    x + bias
+}
+
 /// Softmax in two passes; `out` is `[D_v]` sums, largest score, sum of weights.
 fn softmax_sum(p: &Shape, q: &[f32], slope: f32, seen: &[Seen], out: &mut [f32]) {
-    let score = |s: &Seen| {
-        let mut x = q.iter().zip(&s.k).map(|(a, b)| a * b).sum::<f32>() * p.map.scale;
-        if p.map.softcap != 0.0 {
-            x = p.map.softcap * x.tanh();
-        }
-        x + slope * s.mask
-    };
-    let scores: Vec<f32> = seen.iter().map(score).collect();
+    let scores: Vec<f32> = seen.iter().map(|s| score(p, q, &s.k, slope * s.mask)).collect();
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     out.fill(0.0);
     for (s, x) in seen.iter().zip(scores) {

@@ -2,6 +2,7 @@
 
 use super::cells::CellView;
 use super::state::Policy;
+use super::survey::{Class, Survey, Terms};
 use crate::geometry::BLOCK;
 
 /// One side (K or V) of one layer.
@@ -68,11 +69,27 @@ impl Policy {
     ///
     /// Zeros for a view of another size.
     pub fn tokens_by_width(&self, cells: CellView) -> Vec<[u32; 4]> {
+        self.count(cells, |_| true)
+    }
+
+    /// The same for the history alone: tokens of blocks that are neither sinks nor open nor in the window of a sequence.
+    /// Reads sets of sequences as well: for reports.
+    pub fn history_by_width(&self, cells: CellView) -> Vec<[u32; 4]> {
+        if cells.pos.len() != self.n_cells() {
+            return vec![[0; 4]; self.table.len()];
+        }
+        let terms =
+            Terms { sink_blocks: self.sink_blocks(), window: self.config.window as usize, active: &Default::default() };
+        let class = Survey::new(cells, 0..cells.pos.len() / BLOCK, &terms).class;
+        self.count(cells, |b| class[b] == Class::Past)
+    }
+
+    fn count(&self, cells: CellView, counts: impl Fn(usize) -> bool) -> Vec<[u32; 4]> {
         let mut tokens = vec![[0; 4]; self.table.len()];
         if cells.pos.len() != self.n_cells() {
             return tokens;
         }
-        for (b, block) in cells.pos.chunks_exact(BLOCK).enumerate() {
+        for (b, block) in cells.pos.chunks_exact(BLOCK).enumerate().filter(|(b, _)| counts(*b)) {
             let used = block.iter().filter(|p| **p >= 0).count() as u32;
             for (side, of_side) in tokens.iter_mut().enumerate() {
                 if let Some(w) = self.width(side, b) {

@@ -4,8 +4,10 @@
 mod bad_input;
 mod bench;
 mod common;
+mod eval;
 mod flags;
 mod generate;
+mod perplexity;
 mod server;
 #[path = "../shared/temporary.rs"]
 mod temporary;
