@@ -22,8 +22,15 @@ pub struct Args {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Sensitivities: our JSON, or the reference implementation's sensitivity.pt
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["uniform", "budgets"], conflicts_with = "uniform")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["uniform", "budgets", "calibrate"], conflicts_with = "uniform")]
     pub sensitivity: Option<PathBuf>,
+    /// Measure the sensitivities on this text now, under transforms that are made from it too unless --transforms names some
+    /// (as 'pmkvq profile' does, which has more to choose from). Needs --model
+    #[arg(long, value_name = "TEXT", requires = "model", conflicts_with_all = ["sensitivity", "uniform", "budgets"])]
+    pub calibrate: Option<PathBuf>,
+    /// Tokens of the text that --calibrate runs, at most
+    #[arg(long, value_name = "N", default_value_t = 8192, requires = "calibrate", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub calibrate_tokens: u32,
     /// The reference implementation's kv_budgets.pt, in place of sensitivities: MiB of each layer, made for a context of
     /// --ctx tokens. They give the widths, K and V alike; the rule is then layer unless --rule says otherwise
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sensitivity", "uniform", "kv", "sweep"])]
@@ -50,8 +57,8 @@ pub struct Args {
     /// Tokens of the text that --verify measures, at most
     #[arg(long, value_name = "N", default_value_t = 4096, requires = "verify", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_CTX as i64))]
     pub verify_tokens: u32,
-    /// Threads of --verify
-    #[arg(short, long, value_name = "N", default_value_t = 2, requires = "verify", value_parser = clap::value_parser!(u32).range(1..=512))]
+    /// Threads of --calibrate and --verify
+    #[arg(short, long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub threads: u32,
     /// Where the figures of --sweep or --verify go as JSON
     #[arg(long, value_name = "FILE", requires = "report")]
@@ -289,6 +296,19 @@ pub fn assemble(
     }
 }
 
+/// Measures the model itself.
+#[cfg(feature = "llama")]
+fn calibrate(args: &Args, text: &Path, model: &Shape, wanted: &mut Wanted) -> Result<SensitivityFile, String> {
+    let path = args.model.model.as_deref().ok_or("--calibrate runs the model: name it with --model")?;
+    let (n, threads) = (args.calibrate_tokens as usize, args.threads);
+    super::profile::calibrate(path, model, text, n, threads, wanted, &args.widths, args.output.as_deref())
+}
+
+#[cfg(not(feature = "llama"))]
+fn calibrate(_: &Args, _: &Path, _: &Shape, _: &mut Wanted) -> Result<SensitivityFile, String> {
+    Err("this build has no llama.cpp to run models with: measure sensitivities elsewhere (--sensitivity)".to_string())
+}
+
 /// What `read` makes of a file; messages name the file.
 fn named<T, E: std::fmt::Display>(path: &Path, read: impl FnOnce(&Path) -> Result<T, E>) -> Result<T, String> {
     read(path).map_err(|e| format!("{}: {e}", path.display()))
@@ -305,7 +325,7 @@ pub fn run(args: &Args) -> Result<(), String> {
             eprintln!("pmkvq: {}: {note}", path.display());
         }
     }
-    let wanted = Wanted {
+    let mut wanted = Wanted {
         n_ctx: args.ctx,
         parallel: args.parallel,
         sink: args.sink,
@@ -315,6 +335,10 @@ pub fn run(args: &Args) -> Result<(), String> {
         initial: if args.fixed { Initial::Final } else { Initial::B16 },
         ranges: args.range,
         transforms: transforms(&args.transforms, &model)?,
+    };
+    let file = match &args.calibrate {
+        Some(text) => Some(calibrate(args, text, &model, &mut wanted)?),
+        None => file,
     };
     if let (Some(budgets), Some(file)) = (&args.sweep, &file) {
         return sweep::run(args, budgets, &model, &wanted, file);

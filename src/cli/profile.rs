@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::model::{ModelArgs, Shape};
 use super::output::print;
-use super::plan::{group, ranges, transforms, width};
+use super::plan::{group, ranges, transforms, width, Wanted};
 use crate::ffi::Model;
 use crate::geometry::Width;
 use crate::plan::{read_limited, write_beside, Ranges, MAX_SINK, MAX_WINDOW};
 use crate::profile::{self, KeyScales, Leftover, Measure, Profile, Settings, TransformWanted, Waiting};
+use crate::sensitivity::SensitivityFile;
 use crate::transform::{LayerTransforms, TransformsFile};
 
 #[derive(ClapArgs, Clone, Debug)]
@@ -61,6 +62,13 @@ pub struct Parts {
     /// The width that smooth scales are searched for
     #[arg(long, value_name = "WIDTH", default_value = "4", value_parser = width)]
     pub smooth_width: Width,
+}
+
+impl Default for Parts {
+    fn default() -> Parts {
+        let both = Sides { k: true, v: true };
+        Parts { center: both, key_scales: KeyScales::Balance, hadamard: both, smooth_width: Width::B4 }
+    }
 }
 
 /// Which text is run, and how.
@@ -261,6 +269,60 @@ pub fn run(args: &Args) -> Result<(), String> {
     write_beside(output, json.as_bytes()).map_err(|e| format!("{}: {e}", output.display()))?;
     leftover.remove();
     table(&shape, &result)
+}
+
+/// Tokens of a stretch that `pmkvq plan --calibrate` takes.
+const CALIBRATE_LENGTH: usize = 2048;
+
+/// Transforms and sensitivities for `pmkvq plan --calibrate`, of about `n_tokens` tokens of a text. Given transforms are kept.
+/// What an interrupted run has done lies beside `output`, or in the folder for temporary files.
+///
+/// # Errors
+/// As [`profile::collect`] and [`profile::profile`].
+pub fn calibrate(
+    path: &Path,
+    shape: &Shape,
+    text: &Path,
+    n_tokens: usize,
+    threads: u32,
+    wanted: &mut Wanted,
+    widths: &[Width],
+    output: Option<&Path>,
+) -> Result<SensitivityFile, String> {
+    let model = Model::load(path)?;
+    let tokens = read_tokens(&model, text)?;
+    let n = n_tokens.min(tokens.len());
+    let length = CALIBRATE_LENGTH.min(n);
+    let mut settings = Settings {
+        parallel: 1,
+        length,
+        stretches: (n / length.max(1)).max(1),
+        step: 32,
+        rope_stretch: 1,
+        widths: widths.iter().copied().filter(|w| *w != Width::B16).collect(),
+        sink: wanted.sink,
+        window: wanted.window,
+        group: wanted.group,
+        ranges: wanted.ranges,
+        transforms: None,
+        threads,
+    };
+    settings.parallel = (1..=4).rev().find(|p| settings.stretches.is_multiple_of(*p)).unwrap_or(1);
+    settings.split(&tokens).map_err(|e| format!("{}: {e}", text.display()))?;
+    if wanted.transforms.is_none() {
+        let parts = Parts::default();
+        wanted.transforms = Some(make_transforms(&model, shape, &tokens, &settings, &parts)?);
+    }
+    settings.transforms.clone_from(&wanted.transforms);
+    let identity = profile::identity(path, &shape.shape, &tokens, &settings);
+    let beside = output.map_or_else(|| std::env::temp_dir().join("pmkvq-calibration"), Path::to_path_buf);
+    let mut leftover = Leftover::open(&beside, &identity, false)?;
+    let result = profile::profile(&model, &shape.shape, &tokens, &settings, &mut leftover, &mut Say::new())?;
+    let source = text.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let json = result.to_json(Measure::Kl, &source, &describe(&settings))?;
+    let file = SensitivityFile::parse(&json).map_err(|e| e.to_string())?;
+    leftover.remove();
+    Ok(file)
 }
 
 fn table(shape: &Shape, result: &Profile) -> Result<(), String> {

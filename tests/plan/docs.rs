@@ -4,30 +4,45 @@ use std::collections::BTreeSet;
 
 use pmkvq::plan::{shape_from_json, Plan};
 use pmkvq::sensitivity::SensitivityFile;
+use pmkvq::transform::TransformsFile;
 
-/// The page, and its JSON blocks: plan, sensitivities, shape.
-fn page() -> (String, [String; 3]) {
+/// The page, and its JSON blocks: plan, sensitivities, transforms, shape.
+fn page() -> (String, [String; 4]) {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plan.md")).unwrap();
     let blocks = page.split("```json\n").skip(1).map(|b| b.split("```").next().unwrap().to_string());
     let blocks: Vec<String> = blocks.collect();
-    (page, blocks.try_into().expect("three files"))
+    (page, blocks.try_into().expect("four files"))
 }
 
 #[test]
 fn the_files_are_read() {
-    let (_, [plan, sensitivity, shape]) = page();
+    let (_, [plan, sensitivity, transforms, shape]) = page();
     let plan = Plan::parse(&plan).unwrap();
     let file = SensitivityFile::parse(&sensitivity).unwrap();
     let shape = shape_from_json(&shape).unwrap();
     assert_eq!(plan.model, shape);
+    // the page has four values a head, so that they can be read
+    let mut small = shape.clone();
+    for layer in &mut small.layers {
+        (layer.head_dim_k, layer.head_dim_v) = (4, 4);
+    }
+    let transforms = TransformsFile::parse(&transforms, &small).unwrap();
+    assert_eq!(transforms.layers[0].k.scales, Some(vec![2.0, 2.0, 1.0, 1.0]));
+    assert!(transforms.layers[0].v.hadamard && transforms.layers[1].k.is_none());
     assert_eq!(plan.sensitivities, Some(file.for_model(&shape).unwrap()));
 }
 
 #[test]
 fn every_field_has_a_row() {
-    let (page, [plan, sensitivity, shape]) = page();
+    let (page, [plan, sensitivity, transforms, shape]) = page();
     let sections: Vec<&str> = page.split("\n## ").collect();
-    for (heading, text) in [("The plan file", plan), ("The sensitivity file", sensitivity), ("The shape file", shape)] {
+    let files = [
+        ("The plan file", plan),
+        ("The sensitivity file", sensitivity),
+        ("The transforms file", transforms),
+        ("The shape file", shape),
+    ];
+    for (heading, text) in files {
         let section = sections.iter().find(|s| s.starts_with(heading)).unwrap();
         let rows: String = section.lines().filter(|l| l.starts_with("| `")).collect();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
