@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::model::Shape;
-use super::plan::{make, Source, Wanted};
+use super::plan::{make, ranges, transforms, Source, Wanted};
 use crate::bytes::human;
 use crate::eval::values_per_token;
 use crate::ffi::{Cache, PlainType};
@@ -42,11 +42,11 @@ pub struct Labelled {
 }
 
 impl Candidate {
-    /// A cache by its name, for a context of `n_ctx` tokens.
+    /// A cache by its name; plans are made as `base` says unless the name says otherwise.
     ///
     /// # Errors
     /// A name that is none of the caches, or a plan that can't be made.
-    pub fn parse(name: &str, shape: &Shape, n_ctx: u32) -> Result<Candidate, String> {
+    pub fn parse(name: &str, shape: &Shape, base: &Wanted) -> Result<Candidate, String> {
         let plain = |cache, what: &str| {
             let (label, what) = (name.to_string(), what.to_string());
             Ok(Candidate { label, what, cache: Cache::Plain(cache), temporary: false })
@@ -71,7 +71,7 @@ impl Candidate {
             let bits = parts.next().unwrap_or_default();
             let width = bits.parse().ok().and_then(Width::from_bits);
             let width = width.ok_or_else(|| named(format!("'{bits}' is not a width: expected 16, 8, 4 or 2")))?;
-            let mut wanted = Wanted { initial, ..Wanted::new(n_ctx) };
+            let mut wanted = Wanted { initial, ..base.clone() };
             let mut budget = None;
             for part in parts {
                 option(part, &mut wanted, &mut budget, shape).map_err(named)?;
@@ -94,14 +94,15 @@ impl Candidate {
     ///
     /// # Errors
     /// As for [`Candidate::parse`]; a budget that nothing fits in.
-    pub fn wish(wish: &Wish, shape: &Shape, n_ctx: u32, files: &[Labelled]) -> Result<Candidate, String> {
+    pub fn wish(wish: &Wish, shape: &Shape, base: &Wanted, files: &[Labelled]) -> Result<Candidate, String> {
+        let n_ctx = base.n_ctx;
         let label = wish.label();
         let named = |what: String| format!("{label}: {what}; --bits sets the budgets");
         match wish {
-            Wish::Named(name) => Candidate::parse(name, shape, n_ctx),
+            Wish::Named(name) => Candidate::parse(name, shape, base),
             Wish::Uniform { bits } => {
                 let budget = bytes_of(*bits, shape, n_ctx);
-                let at = |w| make(shape, &Wanted::new(n_ctx), Source::Uniform(w, Some(budget)));
+                let at = |w| make(shape, base, Source::Uniform(w, Some(budget)));
                 let fits = |w: &Width| at(*w).is_ok_and(|p| p.layout().comfortable_budget() <= budget);
                 // the widest that keeps its window at 16 bits in a full context; if none does, the widest that fits at all
                 let comfortable = Width::ALL.into_iter().find(fits);
@@ -120,7 +121,7 @@ impl Candidate {
                     Width::ALL.into_iter().filter(|w| *w == Width::B16 || measured.contains(w)).collect();
                 let budget = bytes_of(*bits, shape, n_ctx);
                 let source = Source::Solve { file: &file.file, budget, kv, widths: &widths };
-                let plan = make(shape, &Wanted { rule, ..Wanted::new(n_ctx) }, source).map_err(named)?;
+                let plan = make(shape, &Wanted { rule, ..base.clone() }, source).map_err(named)?;
                 Candidate::made(&label, &plan)
             }
         }
@@ -143,14 +144,20 @@ fn words(plan: &Plan) -> String {
     };
     let widths: Vec<String> = plan.layers.iter().map(|l| format!("{}/{}", l.k, l.v)).collect();
     let same = widths.iter().all(|w| *w == widths[0]);
+    let transforms = match plan.transforms.as_ref().and_then(|t| t.first()) {
+        Some(t) => format!(", K {}, V {}", t.k.summary(), t.v.summary()),
+        None => String::new(),
+    };
     let widths = if same { widths.first().cloned().unwrap_or_default() } else { widths.join(" ") };
     format!(
-        "{start}, final widths K/V {widths}, budget {}, rule {}, sink {}, window {}, groups of {}",
+        "{start}, final widths K/V {widths}, budget {}, rule {}, sink {}, window {}, groups of {}, range {}/{}{transforms}",
         human(plan.budget_bytes),
         rule_name(plan.rule),
         plan.sink,
         plan.window,
-        plan.group
+        plan.group,
+        plan.ranges.k.name(),
+        plan.ranges.v.name()
     )
 }
 
@@ -176,9 +183,11 @@ fn option(text: &str, wanted: &mut Wanted, budget: &mut Option<u64>, shape: &Sha
             }
             wanted.group = group;
         }
+        "transforms" => wanted.transforms = transforms(value, shape).map_err(|e| format!("@transforms: {e}"))?,
+        "range" => wanted.ranges = ranges(value).map_err(|e| format!("@range: {e}"))?,
         "rule" => wanted.rule = parse_rule(value).map_err(|e| format!("@rule: {e}"))?,
         "bits" => *budget = Some(bytes_of(parse_bits(value).map_err(|e| format!("@bits: {e}"))?, shape, wanted.n_ctx)),
-        _ => return Err(format!("'@{key}' is not known: expected @window, @sink, @group, @rule or @bits")),
+        _ => return Err(format!("'@{key}' is not known: expected @window, @sink, @group, @rule, @transforms, @range or @bits")),
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::candidate::Candidate;
 use super::model::{ModelArgs, Shape};
 use super::output::print;
-use super::plan::{make, Source, Wanted};
+use super::plan::{make, transforms, Source, Wanted};
 use super::progress::Progress;
 use crate::bytes::human;
 use crate::eval::{mean_bits, score, values_per_token, Document, Held, Interval, Settings};
@@ -49,7 +49,9 @@ pub fn run(args: &Args) -> Result<(), String> {
     let sensitivities = SensitivityFile::load(&file).map_err(|e| format!("{}: {e}", file.display()))?;
     let source = Source::Solve { file: &sensitivities, budget, kv: Kv::Apart, widths: &Width::ALL };
     // steps are small, so the attention's scratch is too: plan for the real one
-    let plan = make(&shape, &Wanted::new(N_CTX), source)?;
+    let measured = args.model_dir.join("transforms.json").display().to_string();
+    let wanted = Wanted { transforms: transforms(&measured, &shape)?, ..Wanted::new(N_CTX) };
+    let plan = make(&shape, &wanted, source)?;
     let plan_path = std::env::temp_dir().join(format!("pmkvq-demo-{}.json", std::process::id()));
     write_beside(&plan_path, plan.to_json().as_bytes()).map_err(|e| format!("{}: {e}", plan_path.display()))?;
     let result = compare(args, &path, &shape, &plan_path, budget);
@@ -90,15 +92,15 @@ fn compare(args: &Args, path: &Path, shape: &Shape, plan: &Path, budget: u64) ->
         Settings { n_ctx: N_CTX, step: args.step as usize, threads: args.threads, lengths: lengths(tokens.len()) };
     let plan_name = plan.display().to_string();
     // llama.cpp's quantized attention is the slowest by far: it comes last, and stops before the end unless asked to go on
-    let names = ["f16", "static:2", "static:4", plan_name.as_str(), "q4_0"];
+    let names = ["f16", "static:2@range=shift", "static:4@range=shift", plan_name.as_str(), "q4_0"];
     print(&format!(
         "{:>9} {:>7} {:>8} {:>7} {:>9} {:>9} {:>10} {:>10}  bits of K/V by layer\n",
         "cache", "length", "ppl", "recall", "reasoning", "KL", "bytes", "f16 bytes"
     ))?;
     let mut reference: Option<Vec<f32>> = None;
     for name in names {
-        let label = if name == plan_name { "plan" } else { name };
-        let candidate = Candidate::parse(name, shape, N_CTX)?;
+        let label = if name == plan_name { "plan" } else { name.trim_end_matches("@range=shift") };
+        let candidate = Candidate::parse(name, shape, &Wanted::new(N_CTX))?;
         let mut watch = Progress::new(label, tokens.len(), |i: &Interval| {
             let held = held(&candidate.cache, i, f16_per_token / 2);
             print(&format!(

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use super::candidate::{parse_bits, parse_labelled, Candidate, Labelled};
 use super::model::{ModelArgs, Shape};
 use super::output::print;
+use super::plan::{ranges, transforms, Wanted};
 use crate::bytes::human;
 use crate::eval::pool::{self, Done, Together};
 use crate::eval::{values_per_token, Lane, Steps, Text};
 use crate::ffi::Model;
-use crate::plan::write_beside;
+use crate::plan::{write_beside, Ranges};
 use crate::report::figures::Figures;
 use crate::report::presets::{Preset, Wish};
 use crate::report::{html, samples, Made, Measured, MeasuredText, ModelIdentity, NamedSensitivities, Report, VERSION};
@@ -32,7 +33,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "questions", value_parser = clap::value_parser!(u32).range(1..))]
     pub documents: u32,
     /// Caches: f16 (without flash attention, whose sums are in f16 in small batches), f16-fa (with it), f32, q8_0, q4_0,
-    /// static:W, uniform:W (W = 16, 8, 4, 2; @window=N, @sink=N, @group=N, @rule=R, @bits=B may follow), or a plan file.
+    /// static:W, uniform:W (W = 16, 8, 4, 2; @window=N, @sink=N, @group=N, @rule=R, @transforms=T, @range=R, @bits=B may
+    /// follow), or a plan file.
     /// Divergence is from the first. With --preset they come on top of its own
     #[arg(
         long,
@@ -51,6 +53,12 @@ pub struct Args {
     /// Budgets of these plans: bits per value of a full context, everything counted
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "4.5,3.3", value_parser = parse_bits)]
     pub bits: Vec<f64>,
+    /// Transforms of the plans that are made here: a file, 'hadamard' or 'none'
+    #[arg(long, value_name = "FILE|NAME", default_value = "none")]
+    pub transforms: String,
+    /// Range rule of the plans that are made here: fit or shift; K's and V's: shift,fit
+    #[arg(long, value_name = "RULE", default_value = "fit", value_parser = ranges)]
+    pub range: Ranges,
     /// Tokens of the context (default: what the text needs)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
@@ -88,6 +96,7 @@ pub fn run(args: &Args) -> Result<(), String> {
     }
     let files = sensitivities(args, &shape)?;
     let wishes = wishes(args, &files)?;
+    let base = Wanted { ranges: args.range, transforms: transforms(&args.transforms, &shape)?, ..Wanted::new(0) };
     if let Some(folder) = &args.output {
         // said before hours of work, not after
         std::fs::create_dir_all(folder).map_err(|e| format!("--output {}: {e}", folder.display()))?;
@@ -101,7 +110,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         let n_ctx = args.ctx.unwrap_or((text.longest() as u32).next_multiple_of(256));
         let candidates = wishes
             .iter()
-            .map(|w| Candidate::wish(w, &shape, n_ctx, &files))
+            .map(|w| Candidate::wish(w, &shape, &Wanted { n_ctx, ..base.clone() }, &files))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| format!("{} ({n_ctx} tokens): {e}", text.name))?;
         measured.push((text, n_ctx, candidates));

@@ -144,6 +144,7 @@ pub fn transforms(name: &str, model: &Shape) -> Result<Option<Vec<LayerTransform
 }
 
 /// What is asked of [`make`] besides the model.
+#[derive(Clone)]
 pub struct Wanted {
     pub n_ctx: u32,
     pub parallel: u32,
