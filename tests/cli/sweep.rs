@@ -100,7 +100,7 @@ fn plans_in_a_folder() {
         names
     };
     assert_eq!(names(), ["plan-6291456.json", "plan-8388608.json", "plan-9437184.json"]);
-    tool.good(&format!("plan --shape shape.json --ctx 8192 --sensitivity s.json --budget 8M --rule layer -o one.json"));
+    tool.good("plan --shape shape.json --ctx 8192 --sensitivity s.json --budget 8M --rule layer -o one.json");
     assert_eq!(tool.read("plans/plan-8388608.json"), tool.read("one.json"));
     // again, over what is there
     tool.good(&format!("{SWEEP} 8M -o plans"));

@@ -6,6 +6,8 @@ use serde_json::Value;
 use super::tool::Tool;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/model/pmkvq-tiny.gguf");
+/// Text that asks for what stands further up.
+const ANSWERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/model/demo.txt");
 const TEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/model/heldout.txt");
 
 /// Sensitivities of the shipped model's six layers: one row for K, one for V.
@@ -25,8 +27,9 @@ fn json(tool: &Tool) -> Value {
 fn a_good_plan_is_measured_and_written() {
     let tool = Tool::new("verify");
     tool.file("kl.json", &sensitivities("KL divergence", "[0, 1e-7, 1e-4, 1e-2]", "[0, 1e-8, 1e-5, 1e-3]"));
-    let args =
-        format!("plan --model {MODEL} --ctx 2048 --budget 2600K --verify {TEXT} --verify-tokens 512 --json v.json");
+    let args = format!(
+        "plan --model {MODEL} --ctx 2048 --budget 2600K --verify {TEXT} --verify-tokens 512 -t 1 --json v.json"
+    );
     let ran = tool.good(&format!("{args} --sensitivity kl.json -o plan.json"));
     let names: Vec<&str> = ran.err.lines().skip(2).take(4).map(|l| l.split("  ").next().unwrap()).collect();
     let uniform = ["uniform 2, at its final width", "uniform 2, as it runs"];
@@ -52,8 +55,8 @@ fn a_plan_worse_than_a_uniform_one_is_refused() {
     // numbers that say the opposite of the truth: all to V, nothing to K
     tool.file("wrong.json", &sensitivities("gradient", "[0, 1e-9, 1e-8, 1e-7]", "[0, 1, 2, 4]"));
     tool.file("plan.json", "precious");
-    let args = format!("plan --model {MODEL} --ctx 1024 --budget 2200K --sensitivity wrong.json --verify {TEXT}");
-    let ran = tool.run(&format!("{args} --verify-tokens 640 --json v.json -o plan.json"));
+    let args = format!("plan --model {MODEL} --ctx 1024 --budget 2200K --sensitivity wrong.json --verify {ANSWERS}");
+    let ran = tool.run(&format!("{args} --verify-tokens 1024 -t 1 --json v.json -o plan.json"));
     assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{}", ran.err);
     let last = ran.err.lines().last().unwrap();
     assert!(
