@@ -28,6 +28,8 @@ const LEFT: f64 = 84.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 84.0;
 const BOTTOM: f64 = 64.0;
+/// Letters that have room beside the axis of the loss.
+const MOST_LOSS: usize = 52;
 /// Decades below the least loss drawn, where no loss at all has its place.
 const BELOW: f64 = 0.8;
 
@@ -130,7 +132,7 @@ impl Frontier {
         writeln!(
             out,
             "<text x=\"{at}\" y=\"{centre}\" text-anchor=\"middle\" transform=\"rotate(-90 {at} {centre})\">{}</text>",
-            escape(&self.loss)
+            escape(&cut(&self.loss, MOST_LOSS))
         )?;
         writeln!(
             out,
@@ -170,7 +172,8 @@ impl Frontier {
             let (shift, anchor) = if at > right - 60.0 { (-9.0, "end") } else { (9.0, "start") };
             writeln!(
                 out,
-                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"#c2410c\">{}</text>",
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"#c2410c\" stroke=\"#fff\" \
+                 stroke-width=\"3\" paint-order=\"stroke\">{}</text>",
                 at + shift,
                 height - 6.0,
                 escape(&m.label)
@@ -216,6 +219,14 @@ fn unit(bytes: f64) -> (f64, &'static str) {
 fn nice(step: f64) -> f64 {
     let power = 10f64.powf(step.max(1e-9).log10().floor());
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|n| n * power).find(|n| *n >= step * (1.0 - 1e-9)).unwrap_or(10.0 * power)
+}
+
+/// A text of so many letters at most.
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}...", text[..end].trim_end()),
+        None => text.to_string(),
+    }
 }
 
 /// A number without digits that say nothing.

@@ -52,7 +52,7 @@ pub struct Args {
     pub sweep: Option<Budgets>,
     /// Measure the plan on a text before it is written, and refuse one that is worse than the uniform plan with no more
     /// memory. Needs --model
-    #[arg(long, value_name = "TEXT", group = "report", requires = "model", conflicts_with = "uniform")]
+    #[arg(long, value_name = "TEXT", group = "report", conflicts_with = "uniform")]
     pub verify: Option<PathBuf>,
     /// Tokens of the text that --verify measures, at most
     #[arg(long, value_name = "N", default_value_t = 4096, requires = "verify", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_CTX as i64))]
@@ -64,7 +64,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "report")]
     pub json: Option<PathBuf>,
     /// Where the picture of --sweep goes
-    #[arg(long, value_name = "FILE", requires = "sweep")]
+    #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
     /// Widths of K and V of a layer: their own, or one for both as in the paper
     #[arg(long, value_enum, default_value_t = Kv::Apart)]
@@ -316,6 +316,10 @@ fn named<T, E: std::fmt::Display>(path: &Path, read: impl FnOnce(&Path) -> Resul
 }
 
 pub fn run(args: &Args) -> Result<(), String> {
+    // clap's own rule is silent where --budget excludes --sweep
+    if args.svg.is_some() && args.sweep.is_none() {
+        return Err("--svg is the picture of a sweep: add --sweep, without --budget".to_string());
+    }
     let file = args.sensitivity.as_deref().map(|path| named(path, SensitivityFile::load)).transpose()?;
     let budgets = args.budgets.as_deref().map(|path| named(path, read_budgets)).transpose()?;
     let model = args.model.read()?;

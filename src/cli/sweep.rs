@@ -174,11 +174,11 @@ impl Point {
     }
 }
 
-/// A uniform plan, and the loss of the plan that is solved for its bytes.
+/// A uniform plan, and the plan that is solved for its bytes.
 struct Uniform {
     width: Width,
     point: Point,
-    planned: f64,
+    planned: Point,
 }
 
 /// The uniform plans of the widths that were measured, for comparison.
@@ -202,8 +202,8 @@ fn uniforms(
             // below the least possible of the widths that may be chosen
             continue;
         };
-        let planned = planned.objective();
-        found.push(Uniform { width, point: Point::new(model, params, budget, solved), planned });
+        let [point, planned] = [solved, planned].map(|solved| Point::new(model, params, budget, solved));
+        found.push(Uniform { width, point, planned });
     }
     Ok(found)
 }
@@ -248,7 +248,7 @@ pub fn run(
             "points": points.iter().map(Point::json).collect::<Vec<_>>(),
             "uniform": uniforms.iter().map(|u| {
                 let mut json = u.point.json();
-                json["planned_loss"] = json!(u.planned);
+                json["planned_loss"] = json!(u.planned.loss());
                 json
             }).collect::<Vec<_>>(),
         });
@@ -300,7 +300,7 @@ fn table(
         "bits     per value: all bytes of the budget; history, codes and parameters outside sink and window"
     )?;
     let shown = model.shape.layers.len() <= SHOWN_LAYERS;
-    let widths = if shown { "  K / V by layer, '#' is 16" } else { "" };
+    let widths = if shown { "     K / V by layer, '#' is 16" } else { "" };
     writeln!(
         out,
         "\n{:>12} {:>6} {:>8} {:>6} {:>6} {:>10}  solver{widths}",
@@ -308,7 +308,7 @@ fn table(
     )?;
     for p in points {
         row(p, out)?;
-        write!(out, "  {}", p.solved.solver.status.name())?;
+        write!(out, "  {:<9}", p.solved.solver.status.name())?;
         if let Some(gap) = p.solved.solver.gap.filter(|gap| *gap > 0.0) {
             write!(out, " (gap {gap:.1e})")?;
         }
@@ -329,7 +329,7 @@ fn table(
         )?;
         for u in uniforms {
             row(&u.point, out)?;
-            writeln!(out, " {:>10}  uniform {}", number(u.planned), u.width)?;
+            writeln!(out, " {:>10}  uniform {}", number(u.planned.loss()), u.width)?;
         }
     }
     Ok(())
@@ -374,11 +374,15 @@ fn draw(
             p.widths()
         ),
     };
+    // those for the uniform plans' bytes as well, so that the two can be compared where they lie
+    let mut planned: Vec<Mark> =
+        points.iter().chain(uniforms.iter().map(|u| &u.planned)).map(|p| mark(p, String::new())).collect();
+    planned.sort_by(|a, b| a.bytes.total_cmp(&b.bytes).then(b.loss.total_cmp(&a.loss)));
     picture::Frontier {
         title: format!("{}: expected loss over memory, {} tokens", shorten(name), params.n_ctx),
-        loss: format!("summed sensitivity ({})", shorten(method)),
+        loss: format!("summed sensitivity: {}", shorten(method)),
         n_values: full.n_values as f64,
-        planned: points.iter().map(|p| mark(p, String::new())).collect(),
+        planned,
         uniform: uniforms.iter().map(|u| mark(&u.point, format!("{} bits", u.width))).collect(),
     }
     .svg()

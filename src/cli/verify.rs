@@ -5,6 +5,7 @@
 //! in decoding, and each distribution is compared with that of a 16-bit cache. Only one step's distributions are in memory.
 
 use serde_json::{json, Value};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::model::Shape;
@@ -242,8 +243,12 @@ fn measure(model: &Model, plans: &[(String, Plan)], tokens: &[i32], threads: u32
         })
         .collect();
     let (mut base, mut row) = (Vec::new(), Vec::new());
+    let waits = std::io::stderr().is_terminal();
     for (i, step) in tokens.chunks(STEP).enumerate() {
         let at = i * STEP;
+        if waits {
+            eprint!("\rverify: {:>3}%", 100 * at / tokens.len());
+        }
         for (context, (name, _)) in contexts.iter_mut().zip(plans) {
             context.decode(step, at as i32, 0).map_err(|e| format!("{name}: at token {at}: {e}"))?;
         }
@@ -259,6 +264,9 @@ fn measure(model: &Model, plans: &[(String, Plan)], tokens: &[i32], threads: u32
                 m.loss.push(f64::from(base[next]) - f64::from(row[next]));
             }
         }
+    }
+    if waits {
+        eprint!("\r{:14}\r", "");
     }
     Ok(measured)
 }

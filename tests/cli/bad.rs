@@ -144,8 +144,8 @@ fn shape_and_sensitivity_files() {
         (with("s.json", "s.json"), "s.json: pmkvq_sensitivity is not a field that this version knows"),
         (with("shape.json", "none.json"), "none.json: No such file"),
         (with("shape.json", "shape.json"), "shape.json: not a sensitivity file: "),
-        (with("shape.json", "nan.json"), "nan.json: layers[2].k[2]: NaN and infinities are not allowed"),
-        (with("shape.json", "minus.json"), "minus.json: layers[2].k[2]: -0.41 is negative; expected at least 0"),
+        (with("shape.json", "nan.json"), "nan.json: layers[2].k[2]: NaN and infinities are not allowed; expected a finite number. The measurement overflowed"),
+        (with("shape.json", "minus.json"), "minus.json: layers[2].k[2]: -0.41 is negative; expected at least 0. A rise of loss that comes out below 0 is noise"),
         (with("shape.json", "zero.json"), "zero.json: every sensitivity is 0, so there is nothing to choose widths by"),
         (
             with("shape.json", "three.json"),
@@ -155,6 +155,64 @@ fn shape_and_sensitivity_files() {
     for (args, expected) in cases {
         fails(&tool, &args, expected);
     }
+}
+
+#[test]
+fn sensitivities_that_are_odd_are_remarked_on() {
+    let tool = Tool::new("odd");
+    let plan = |s: &str| tool.good(&format!("plan --shape shape.json --sensitivity {s} --ctx 4096 --budget 3M"));
+    tool.file("zeros.json", &SENSITIVITY.replace("[0, 0.1, 0.4, 1.6]", "[0, 0, 0, 1.6]"));
+    let ran = plan("zeros.json");
+    let zeros =
+        "pmkvq: zeros.json: 2 of 24 sensitivities below 16 bits are 0 (layer 1 K at 8 bits; layer 1 K at 4 bits): the \
+                 planner narrows these sides for nothing";
+    assert!(ran.err.starts_with(zeros), "{}", ran.err);
+    assert_eq!(ran.err.lines().count(), 2, "{}", ran.err);
+    // a dear width is passed over
+    tool.file("falls.json", &SENSITIVITY.replace("[0, 1, 4, 16]", "[0, 5, 4, 16]"));
+    let ran = plan("falls.json");
+    let falls =
+        "pmkvq: falls.json: a narrower width costs less than a wider one (layer 0 K, 4.000e0 at 4 bits and 5.000e0 \
+                 at 8): the planner takes the numbers as they are and never chooses the wider one there";
+    assert!(ran.err.starts_with(falls), "{}", ran.err);
+    for budget in ["3M", "4M", "6M", "9M"] {
+        let plan = tool.plan(&format!("--sensitivity falls.json --ctx 4096 --budget {budget}"));
+        assert_ne!(plan.layers[0].k.bits(), 8, "{budget}");
+    }
+    // many are counted, few are named
+    tool.file(
+        "many.json",
+        &SENSITIVITY.replace(", 0.05, 0.2, 0.8]", ", 0, 0, 0]").replace(", 0.06, 0.21, 0.81]", ", 0, 0, 0]"),
+    );
+    let ran = plan("many.json");
+    assert!(ran.err.starts_with("pmkvq: many.json: 6 of 24 ") && ran.err.contains("; 2 more): "), "{}", ran.err);
+    assert_eq!(plan("s.json").err.lines().count(), 1);
+}
+
+#[test]
+fn a_hostile_pickle_is_refused_and_nothing_runs() {
+    let tool = Tool::new("pickle");
+    // a zip with one stored entry, whose pickle calls os.system
+    let pickle = b"\x80\x02cos\nsystem\nX\x0b\0\0\0touch owned\x85R.";
+    let name = b"x/data.pkl";
+    let crc = !pickle.iter().fold(!0u32, |crc, b| {
+        (0..8).fold(crc ^ u32::from(*b), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    });
+    let mut common = [20u16, 0, 0, 0, 0].map(u16::to_le_bytes).concat();
+    common.extend([crc, pickle.len() as u32, pickle.len() as u32].map(u32::to_le_bytes).concat());
+    common.extend([name.len() as u16, 0].map(u16::to_le_bytes).concat());
+    let local = [b"PK\x03\x04".to_vec(), common.clone(), name.to_vec(), pickle.to_vec()].concat();
+    let central = [b"PK\x01\x02\x14\0".to_vec(), common, vec![0; 14], name.to_vec()].concat();
+    let mut file = [local.clone(), central.clone(), b"PK\x05\x06\0\0\0\0\x01\0\x01\0".to_vec()].concat();
+    file.extend([central.len() as u32, local.len() as u32].map(u32::to_le_bytes).concat());
+    file.extend([0, 0]);
+    std::fs::write(tool.folder.join("evil.pt"), file).unwrap();
+    for flags in ["--sensitivity evil.pt --budget 8M", "--budgets evil.pt"] {
+        let args = format!("plan --shape shape.json --ctx 4096 {flags}");
+        fails(&tool, &args, "evil.pt: the pickle names 'os.system' at byte 2");
+        assert!(tool.run(&args).err.ends_with("refused, and nothing was executed\n"));
+    }
+    assert!(!tool.names().contains(&"owned".to_string()));
 }
 
 #[test]

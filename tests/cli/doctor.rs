@@ -32,7 +32,7 @@ fn help_and_version() {
     let tool = Tool::new("help");
     assert_eq!(tool.good("--version").out, format!("pmkvq {}\n", env!("CARGO_PKG_VERSION")));
     let help = tool.good("--help").out;
-    for command in ["plan", "show", "check", "doctor"] {
+    for command in ["plan", "show", "check", "diff", "doctor"] {
         assert!(help.contains(&format!("  {command} ")), "{help}");
     }
     let help = tool.good("plan --help").out;
@@ -48,6 +48,11 @@ fn help_and_version() {
         "--uniform",
         "--static",
         "--rule",
+        "--budgets",
+        "--sweep",
+        "--verify",
+        "--json",
+        "--svg",
     ] {
         assert!(help.contains(flag), "{flag}: {help}");
     }

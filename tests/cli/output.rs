@@ -3,6 +3,7 @@
 use super::tool::Tool;
 
 const MAKE: &str = "plan --shape shape.json --ctx 4096 --uniform 4";
+const SWEEP: &str = "plan --shape shape.json --ctx 4096 --sensitivity s.json --sweep";
 
 #[test]
 fn a_file_instead_of_standard_output() {
@@ -53,7 +54,15 @@ fn standard_output_by_its_name() {
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let tool = Tool::new("pipe");
     tool.good(&format!("{MAKE} -o plan.json"));
-    for args in [MAKE, "show plan.json", "check plan.json --shape shape.json", "doctor", "--help"] {
+    for args in [
+        MAKE,
+        SWEEP,
+        "show plan.json",
+        "check plan.json --shape shape.json",
+        "diff plan.json plan.json",
+        "doctor",
+        "--help",
+    ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let ran = tool.command(args).stdout(writer).output().unwrap();
@@ -68,7 +77,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 fn a_full_disk_is_a_failure() {
     let tool = Tool::new("full");
     tool.good(&format!("{MAKE} -o plan.json"));
-    for args in [MAKE, "show plan.json", "check plan.json --shape shape.json", "doctor"] {
+    for args in [MAKE, SWEEP, "show plan.json", "check plan.json --shape shape.json", "doctor"] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let ran = tool.command(args).stdout(full).output().unwrap();
         let err = String::from_utf8(ran.stderr).unwrap();

@@ -55,7 +55,7 @@ fn every_field_has_a_row() {
     let e = Plan::parse(&plan.replace("\"sink\"", "\"sinks\"")).unwrap_err().to_string();
     let listed = e.split("expected one of: ").nth(1).unwrap().split(", ").map(str::to_string);
     let rows = sections[1].lines().filter_map(|l| Some(l.strip_prefix("| `")?.split('`').next()?.to_string()));
-    let statuses = ["optimal", "limit", "narrowest", "uniform", "solver.status"];
+    let statuses = ["optimal", "limit", "narrowest", "uniform", "given", "solver.status"];
     let rows: BTreeSet<String> = rows.filter(|r| !statuses.contains(&r.as_str())).collect();
     assert_eq!(rows, listed.collect());
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pmkvq::bytes::Layout;
 use pmkvq::geometry::Width;
 use pmkvq::plan::{Kv, Status};
-use pmkvq::planner::{self, solve, solve_widths, uniform, Choice, PlannerError, SolveError};
+use pmkvq::planner::{self, frontier, solve, solve_widths, uniform, Choice, PlannerError, SolveError};
 use pmkvq::sensitivity::Sensitivities;
 use pmkvq::shape::ModelShape;
 
@@ -121,6 +121,34 @@ fn more_memory_never_costs_and_apart_is_never_worse_than_tied() {
             assert!(apart <= tied * (1.0 + 1e-9) && apart <= last * (1.0 + 1e-9), "{apart}, {tied}, {last}");
             last = apart;
         }
+    }
+}
+
+#[test]
+fn a_frontier_never_rises() {
+    for seed in seeds(1, 20) {
+        println!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        let shape = samples::random_shape(&mut rng, 12);
+        let params = samples::random_params(&mut rng);
+        let s = samples::random_sensitivities(&mut rng, &shape);
+        let n = 2 * shape.layers.len();
+        let least = Layout::new(&shape, &vec![Width::B2; n], &params).least_budget();
+        let full = samples::planned(&shape, &vec![Width::B16; n], &params).max(least + 1);
+        let budgets: Vec<u64> = (0..40).map(|_| least + rng.next() % (full - least + 1)).collect();
+        let kv = rng.pick(&[Kv::Apart, Kv::Tied]);
+        let points = frontier(&shape, &s, &params, &budgets, kv, &Width::ALL).unwrap();
+        for pair in points.windows(2) {
+            assert!(pair[0].0 < pair[1].0 && pair[0].1.objective() >= pair[1].1.objective(), "seed {seed}");
+        }
+        for (budget, point) in &points {
+            let alone = solve_widths(&shape, &s, &params, *budget, kv, &Width::ALL).unwrap();
+            assert!((alone.objective() - point.objective()).abs() <= 1e-9 * alone.objective(), "seed {seed}");
+            let finals: Vec<Width> = point.layers.iter().flat_map(|l| [l.k, l.v]).collect();
+            assert!(Layout::new(&shape, &finals, &params).least_budget() <= *budget, "seed {seed}");
+        }
+        let e = frontier(&shape, &s, &params, &[full, least - 1], kv, &Width::ALL).unwrap_err();
+        assert!(matches!(e, PlannerError::Budget(_)));
     }
 }
 
