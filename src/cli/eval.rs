@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "[LABEL=]FILE", value_parser = parse_labelled)]
     pub sensitivity: Vec<(String, PathBuf)>,
     /// Budgets of these plans: bits per value of a full context, everything counted
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "4.5,3.3", value_parser = parse_bits)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "4.5,3.3", allow_negative_numbers = true, value_parser = parse_bits)]
     pub bits: Vec<f64>,
     /// Tokens of the context (default: what the text needs)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
