@@ -206,7 +206,8 @@ pub fn parse_bits(text: &str) -> Result<f64, String> {
 /// # Errors
 /// An empty label or file.
 pub fn parse_labelled(text: &str) -> Result<(String, PathBuf), String> {
-    let (label, file) = match text.split_once('=') {
+    // a label may have a '=' in it ("s=4"), and so may the name of a file that is there
+    let (label, file) = match text.rsplit_once('=').filter(|_| !Path::new(text).is_file()) {
         Some((label, file)) => (label.to_string(), file),
         None => (Path::new(text).file_stem().map_or(String::new(), |s| s.to_string_lossy().into_owned()), text),
     };
@@ -214,4 +215,20 @@ pub fn parse_labelled(text: &str) -> Result<(String, PathBuf), String> {
         return Err(format!("'{text}' is not LABEL=FILE or FILE"));
     }
     Ok((label, PathBuf::from(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_budgets() {
+        let labelled = |text| parse_labelled(text).map(|(label, path)| (label, path.display().to_string()));
+        let pair = |a: &str, b: &str| Ok((a.to_string(), b.to_string()));
+        assert_eq!(labelled("a/b/c.json"), pair("c", "a/b/c.json"));
+        assert_eq!(labelled("s=4=a/c.json"), pair("s=4", "a/c.json"));
+        assert!(labelled("=c.json").is_err() && labelled("s=").is_err() && labelled("").is_err());
+        assert_eq!(parse_bits(" 3.3"), Ok(3.3));
+        assert!(["0", "-1", "NaN", "inf", "65", "x", ""].iter().all(|b| parse_bits(b).is_err()));
+    }
 }

@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "[LABEL=]FILE", value_parser = parse_labelled)]
     pub sensitivity: Vec<(String, PathBuf)>,
     /// Budgets of these plans: bits per value of a full context, everything counted
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "4.5,3.3", value_parser = parse_bits)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "4.5,3.3", allow_negative_numbers = true, value_parser = parse_bits)]
     pub bits: Vec<f64>,
     /// Transforms of the plans that are made here: a file, 'hadamard' or 'none'
     #[arg(long, value_name = "FILE|NAME", default_value = "none")]

@@ -2,7 +2,7 @@
 
 use super::lockstep::{lockstep, Lane, Pass, Steps};
 use super::pace::Pace;
-use super::text::Text;
+use super::text::{Passage, Text};
 use crate::ffi::Model;
 
 /// Which contexts are alive together.
@@ -28,10 +28,10 @@ pub struct Done {
 ///
 /// # Errors
 /// As for [`lockstep`].
-pub fn run(
+pub fn run<'t>(
     model: &Model,
     lanes: &[Lane],
-    text: &Text,
+    text: &'t Text,
     steps: &Steps,
     together: Together,
     progress: &mut dyn FnMut(Done),
@@ -40,7 +40,7 @@ pub fn run(
     let mut passes: Vec<Vec<Pass>> = vec![Vec::new(); lanes.len()];
     let total: usize = groups.len() * text.passages.iter().map(|p| p.tokens.len()).sum::<usize>();
     let mut before = 0;
-    for group in &groups {
+    for (g, group) in groups.iter().enumerate() {
         let chosen: Vec<Lane> = group.iter().map(|i| lanes[*i].clone()).collect();
         let mut steps = steps.clone();
         if let Some((reference, _)) = &mut steps.attention {
@@ -49,17 +49,13 @@ pub fn run(
         // groups differ in cost, passages of a group in length only
         let mut pace = Pace::default();
         for (i, passage) in text.passages.iter().enumerate() {
-            let rest: Vec<_> = text.passages[i + 1..].iter().map(|p| 0..p.tokens.len()).collect();
             let mut on_step = |at: usize, n: usize, seconds: f64| {
                 pace.step(at, n, seconds);
                 let share = (before + at + n) as f64 / total as f64;
-                let mut ranges = rest.clone();
-                ranges.push(at + n..passage.tokens.len());
-                let left = pace.left(&ranges);
-                let groups_left = groups.iter().skip_while(|g| *g != group).count() - 1;
-                let whole: Vec<_> = text.passages.iter().map(|p| 0..p.tokens.len()).collect();
-                let later = pace.left(&whole).map_or(0.0, |s| s * groups_left as f64);
-                progress(Done { share, seconds_left: left.map(|s| s + later) });
+                let whole = |passages: &'t [Passage]| passages.iter().map(|p| 0..p.tokens.len());
+                let own = whole(&text.passages[i + 1..]).chain(std::iter::once(at + n..passage.tokens.len()));
+                let later = (g + 1..groups.len()).flat_map(|_| whole(&text.passages));
+                progress(Done { share, seconds_left: pace.left(own.chain(later)) });
             };
             let of_group = lockstep(model, &chosen, passage, &steps, &mut on_step)?;
             before += passage.tokens.len();

@@ -4,6 +4,7 @@ use super::common::*;
 use half::f16;
 use pmkvq::geometry::{Side, Width, BLOCK};
 use pmkvq::kernels::oracle::attention_f64;
+use pmkvq::kernels::reference::{attention_weights, read_cell};
 use pmkvq::kernels::{
     attention_merge_at, attention_partial_at, store_at, AttentionArgs, Isa, KernelError, MaskF16, MergeArgs,
     PartialsMut, RowsF32, Schedule,
@@ -458,4 +459,62 @@ fn bad_arguments_are_named() {
         let e = attention_partial_at(isa, &args, Schedule::Static { ith: 0, nth: 1 });
         assert!(matches!(e, Err(KernelError::Shape(_))));
     }
+}
+
+/// The weights that reports look at are those of the operation: they add up to 1, and the values they weigh to its output.
+#[test]
+fn weights_make_the_output() {
+    property(3, |rng| {
+        for (current, softcap, max_bias) in [(true, 0.0, 0.0), (false, 3.0, 0.0), (true, 0.0, 8.0)] {
+            let mut c = Case::new(rng, &Form::new(64, 32, 300, 3));
+            if !current {
+                // what the current tokens are must then be in the cache
+                let cells = c.cells.clone();
+                c.k.open(2, Width::B4);
+                c.v.open(2, Width::B16);
+                fill(rng, &mut c.k, &(256..300).collect::<Vec<_>>(), 1.0);
+                fill(rng, &mut c.v, &(256..300).collect::<Vec<_>>(), 1.0);
+                c.cells = cells;
+            }
+            (c.current, c.softcap, c.max_bias) = (current, softcap, max_bias);
+            // ALiBi's mask is a distance; and one cell is hidden from one query
+            for t in 0..3 {
+                for cell in 0..=297 + t {
+                    c.set_mask(t, cell, if max_bias > 0.0 { -((297 + t - cell) as f32) } else { 0.0 });
+                }
+            }
+            c.set_mask(1, 7, f32::NEG_INFINITY);
+            let want = c.oracle();
+            let (n_head, dv, cells, v_cur) = (c.n_head, c.v.d, c.cells.clone(), c.v_cur.clone());
+            let mut nothing = vec![0.0; 3 * n_head * (dv + 2)];
+            let args = c.args(1, PartialsMut::from_slice(&mut nothing)).unwrap();
+            for t in 0..3 {
+                let weights = attention_weights(&args, t).unwrap();
+                assert_eq!(weights.len(), n_head);
+                for (h, of_head) in weights.iter().enumerate() {
+                    assert_eq!(of_head.len(), 298 + t - usize::from(t == 1), "every visible cell once");
+                    assert!((of_head.iter().map(|w| w.1).sum::<f64>() - 1.0).abs() < 1e-12);
+                    let mut sum = vec![0.0; dv];
+                    for &(cell, weight) in of_head {
+                        let at = cells.iter().position(|c| *c == cell).filter(|_| current);
+                        let row: Vec<f64> = match at {
+                            Some(i) => {
+                                let row = &v_cur[(i * 2 + h / 2) * dv..][..dv];
+                                row.iter().map(|x| f16::from_f32(*x).to_f64()).collect()
+                            }
+                            None => {
+                                let row = read_cell(&args.v, h / 2, cell as usize).unwrap().unwrap();
+                                row.into_iter().map(|x| x.f64()).collect()
+                            }
+                        };
+                        sum.iter_mut().zip(row).for_each(|(s, x)| *s += weight * x);
+                    }
+                    let want = &want[(t * n_head + h) * dv..][..dv];
+                    let far = sum.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                    assert!(far < 1e-5, "query {t}, head {h}: {far}");
+                }
+            }
+            assert!(matches!(attention_weights(&args, 3), Err(KernelError::Shape(_))));
+        }
+    });
 }

@@ -8,6 +8,7 @@ mod common;
 mod emptied;
 mod equality;
 mod gguf;
+mod probe;
 mod reuse;
 #[path = "../shared/rng.rs"]
 mod rng;

@@ -8,6 +8,9 @@ use super::{named, Wish};
 use crate::eval::stats::rank_correlation;
 use crate::geometry::Width;
 
+/// What a plan is compared with, by its sensitivities and bits.
+type Other = fn(&str, f64) -> Wish;
+
 fn planned(sensitivity: &str, bits: f64, tied: bool, layer_rule: bool) -> Wish {
     Wish::Planned { sensitivity: sensitivity.to_string(), bits, tied, layer_rule }
 }
@@ -31,7 +34,7 @@ pub fn conclude(texts: &[MeasuredText], sensitivities: &[NamedSensitivities], bi
             .to_string(),
         ..Finding::default()
     };
-    let against: [(&str, fn(&str, f64) -> Wish); 3] = [
+    let against: [(&str, Other); 3] = [
         ("uniform widths", |_, bits| Wish::Uniform { bits }),
         ("tied widths", |s, bits| planned(s, bits, true, false)),
         ("the rule 'layer'", |s, bits| planned(s, bits, false, true)),
