@@ -9,6 +9,7 @@ from transformers.utils import logging
 from .arch import arch_of
 from .errors import ExportError
 
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -48,6 +49,8 @@ def load_model(path, dtype="float32", device="cpu"):
 def load_tokenizer(path):
     path = folder_of(path)
     try:
+        if not any((path / name).is_file() for name in TOKENIZERS):     # some releases make up an empty one then
+            raise OSError(f"none of {', '.join(TOKENIZERS)}")
         return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as e:     # tokenizers raise what they like
         raise ExportError(f"--model {path}: no usable tokenizer in it ({first_line(e)}); if its tokens are bytes, "

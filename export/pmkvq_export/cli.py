@@ -65,7 +65,7 @@ def parser():
     s.add_argument("--widths", type=widths, default=[16, 8, 4, 2, 1], metavar="LIST", help="default: 16,8,4,2,1")
     s.add_argument("--sixteen", choices=["bf16", "f16"], default="bf16",
                    help="what 16 bits are: bf16 as in the reference (default), or f16 as in pmkvq's cache")
-    s.add_argument("--recompute", action="store_true", help="less memory, a third more time (gradient checkpointing)")
+    s.add_argument("--recompute", action="store_true", help="less memory, more time (gradient checkpointing)")
     k = commands.add_parser("key-scales", parents=[both], help="factors that smooth K (SmoothAttention)")
     k.add_argument("--width", type=int, choices=[8, 4, 2], default=4, help="bits to choose the factors for (default: 4)")
     k.add_argument("--order", choices=["auto", "interleaved", "half"], default="auto",

@@ -1,5 +1,5 @@
-"""SmoothAttention: factors that take outlier channels out of K before it is quantized (PM-KVQ, arXiv 2505.18610,
-section 3.4). K is divided by them and Q multiplied, after RoPE, so scores stay what they are.
+"""SmoothAttention: factors that take outlier channels out of K before it is quantized (QServe, arXiv 2405.04532, as
+PM-KVQ, arXiv 2505.18610, uses it, with positional interpolation). K is divided by them and Q multiplied, after RoPE, so scores stay what they are.
 
 The factor of a channel is m^alpha, where m is the largest |K| of its rotary pair over all tokens. alpha is chosen per
 layer, out of 1.0, 0.95, ... 0.05, by the squared error of the attention's output when K and V are quantized.

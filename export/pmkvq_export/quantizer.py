@@ -1,6 +1,6 @@
 """Groups of values along the head dimension, stored as codes between the group's minimum and maximum.
 
-The definition is the cache's (docs/plan.md, "group"; PM-KVQ, arXiv 2505.18610, section 2): asymmetric, one pair of
+The definition is the cache's (docs/plan.md, "group"; PM-KVQ, arXiv 2505.18610, section 3): asymmetric, one pair of
 (minimum, maximum) per token and group, codes rounded half to even.
 """
 import torch

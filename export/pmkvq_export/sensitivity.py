@@ -1,6 +1,6 @@
 """The paper's sensitivities: what the loss would change, to first order, if K or V of a layer were stored with fewer bits.
 
-PM-KVQ (arXiv 2505.18610), section 3.2: for each layer, side and width the mean over all elements of
+PM-KVQ (arXiv 2505.18610), section 4.2: for each layer, side and width the mean over all elements of
 |(Q(x) - x) * dL/dx|, and then over the samples; L is the language-modelling loss (nats per token). K is taken after RoPE.
 Every token is quantized: there are no sinks and no window.
 """
@@ -126,7 +126,7 @@ def measure(model, samples, step=1, widths=WIDTHS, group=128, sixteen="bf16", ke
 def recompute_layers(model):
     """Switch gradient checkpointing on, which transformers does only for modules in training mode: of the layers
     themselves and nothing in them, so that no dropout comes alive."""
-    # renamed in transformers 5.2x
+    # the second name is that of older releases
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     try:
         enable({"use_reentrant": False})
