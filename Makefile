@@ -1,6 +1,6 @@
 # Everything is fetched and built by these targets; nothing has to be installed first but Rust, a C++ compiler, Python 3, make.
 
-.PHONY: demo test bench build series-import series-export series-check upstream-test lint bindings-check clean
+.PHONY: demo test test-export bench build series-import series-export series-check upstream-test lint bindings-check clean
 
 build:
 	cargo build --release
@@ -36,6 +36,10 @@ bindings-check: build
 lint:
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
+
+# the offline exporter, in a virtual environment of its own that it makes in the cache (docs/export.md)
+test-export:
+	python3 scripts/test_export.py
 
 # the speed of all caches side by side (docs/speed.md)
 bench: build
