@@ -9,6 +9,7 @@ mod emptied;
 mod equality;
 mod gguf;
 mod probe;
+mod profile;
 mod reuse;
 #[path = "../shared/rng.rs"]
 mod rng;

@@ -16,5 +16,8 @@ mod round_trip;
 mod samples;
 mod sensitivity;
 mod sizes;
+#[path = "../shared/temporary.rs"]
+mod temporary;
 mod torch;
+mod transforms;
 mod zipped;
