@@ -29,8 +29,14 @@ step_model() {
 
 # against llama.cpp's own caches, at budgets with everything counted
 step_quality() {
-    eval_questions quality 8 --cache f16,q4_0 --sensitivity plan=model/sensitivity.json --transforms model/transforms.json \
+    eval_questions quality 3 --cache f16,q4_0 --sensitivity plan=model/sensitivity.json --transforms model/transforms.json \
         --bits 4.5,3.3,3.2,2.71
+}
+
+# all answers of all documents, without llama.cpp's slow quantized attention
+step_recall() {
+    eval_questions recall 8 --cache f16 --sensitivity plan=model/sensitivity.json --transforms model/transforms.json \
+        --bits 3.3,3.2,2.71
 }
 
 # transforms and range rules, static so that every width is seen for itself: ablation MODEL NAME
@@ -104,7 +110,7 @@ step_transfer() {
     cp "$tmp/transfer/report.html" "$out/transfer.html"
 }
 
-for step in ${@:-model quality ablation outliers progressive allocation cumulative interpolation transfer}; do
+for step in ${@:-model quality recall ablation outliers progressive allocation cumulative interpolation transfer}; do
     echo "== $step"
     step_"$step"
 done

@@ -59,7 +59,7 @@ pub struct Args {
     /// Range rule of the plans that are made here: fit or shift; K's and V's: shift,fit
     #[arg(long, value_name = "RULE", default_value = "fit", value_parser = ranges)]
     pub range: Ranges,
-    /// Tokens of the context (default: what the text needs)
+    /// Tokens of the context; a longer text is cut (default: what the text needs, at most the model's own context)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ctx: Option<u32>,
     /// As llama-perplexity does it: the text in chunks of N tokens, the second half of each scored
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         std::fs::create_dir_all(folder).map_err(|e| format!("--output {}: {e}", folder.display()))?;
     }
     let model = Model::load(&args.model)?;
-    let texts = texts(args, &model)?;
+    let texts = texts(args, &model, shape.shape.n_ctx_train)?;
     let identity = ModelIdentity::of(&args.model, &shape.shape)?;
     let mut measured = Vec::new();
     // every plan of every text is made before the first is measured
@@ -187,17 +187,19 @@ fn wishes(args: &Args, files: &[Labelled]) -> Result<Vec<Wish>, String> {
     Ok(once)
 }
 
-fn texts(args: &Args, model: &Model) -> Result<Vec<Text>, String> {
+fn texts(args: &Args, model: &Model, n_ctx_train: u32) -> Result<Vec<Text>, String> {
     let least = AT_16_BITS + args.step as usize;
     if let Some(n) = args.ctx.filter(|n| (*n as usize) < least) {
         return Err(format!("--ctx {n}: too short, at least {least} tokens are needed"));
     }
+    // beyond the context that it was trained for a model is lost, whatever its cache does
+    let most = args.ctx.or(Some(n_ctx_train).filter(|n| *n as usize >= least));
     if let Some(path) = &args.questions {
-        return Ok(vec![Text::documents(model, path, args.documents as usize, args.ctx, least)?]);
+        return Ok(vec![Text::documents(model, path, args.documents as usize, most, least)?]);
     }
     let of_file = |path: &PathBuf| match args.chunk {
         Some(n) => Text::chunks(model, path, n as usize, args.chunks.map_or(usize::MAX, |n| n as usize)),
-        None => Text::plain(model, path, args.ctx, least),
+        None => Text::plain(model, path, most, least),
     };
     args.file.iter().map(of_file).collect()
 }

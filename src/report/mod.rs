@@ -130,8 +130,7 @@ impl MeasuredText {
         self.text.passages.iter().map(|p| p.scored_from).min().unwrap_or(0)
     }
 
-    /// # Panics
-    /// Never: a text without caches has no figures.
+    /// Figures of all caches. `values_per_token`: K and V of one token, all layers.
     pub fn report(&self, values_per_token: u64) -> TextReport {
         let reference = self.caches.first().map(|c| c.passes.as_slice()).unwrap_or_default();
         TextReport {

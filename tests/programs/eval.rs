@@ -154,10 +154,12 @@ fn in_pairs() {
     let file = some_text(700);
     let run = |more: &[&str]| {
         let json = Temporary::new("json");
-        let args = ["-f", file.text(), "--cache", "f16,static:2,static:4", "--json", json.text()];
+        let args = ["-f", file.text(), "--cache", "f16,static:2,static:4", "--ctx", "512", "--json", json.text()];
         good(&[&args[..], more].concat());
         let mut report: Value = serde_json::from_slice(&std::fs::read(&json.0).unwrap()).unwrap();
         report["texts"][0]["caches"].as_array_mut().unwrap().iter_mut().for_each(|c| c["seconds"] = Value::Null);
+        // a longer text is cut
+        assert_eq!((&report["texts"][0]["tokens"], &report["texts"][0]["bytes"]), (&512.into(), &700.into()));
         report["texts"].clone()
     };
     assert_eq!(run(&[]), run(&["--pairs"]));
