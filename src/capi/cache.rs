@@ -53,7 +53,12 @@ impl Cache {
             .map(|(i, side)| {
                 // a side that ends at 16 bits has no parameters
                 let group = if side.params_bytes == 0 { 0 } else { side.group as u32 };
-                let desc = SideDesc { pool: side.pool as u32, group, range: plan.ranges.side(Side::BOTH[i % 2]) as u32, offset };
+                let desc = SideDesc {
+                    pool: side.pool as u32,
+                    group,
+                    range: plan.ranges.side(Side::BOTH[i % 2]) as u32,
+                    offset,
+                };
                 offset += (side.table_bytes + side.params_bytes).next_multiple_of(64);
                 desc
             })

@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicU32;
 use super::types::{OpAttn, OpMerge, OpShrink, OpStore};
 use super::{guard, FAILED};
 use crate::geometry::{BlockEntry, Side};
-use crate::kernels::{self, AttentionArgs, KernelError, MaskF16, MergeArgs, PartialsMut, RangeRule, RowsF32, ShrinkOp, SideView};
+use crate::kernels::{
+    self, AttentionArgs, KernelError, MaskF16, MergeArgs, PartialsMut, RangeRule, RowsF32, ShrinkOp, SideView,
+};
 
 fn status(result: Result<(), KernelError>) -> c_int {
     match result {

@@ -187,7 +187,11 @@ fn option(text: &str, wanted: &mut Wanted, budget: &mut Option<u64>, shape: &Sha
         "range" => wanted.ranges = ranges(value).map_err(|e| format!("@range: {e}"))?,
         "rule" => wanted.rule = parse_rule(value).map_err(|e| format!("@rule: {e}"))?,
         "bits" => *budget = Some(bytes_of(parse_bits(value).map_err(|e| format!("@bits: {e}"))?, shape, wanted.n_ctx)),
-        _ => return Err(format!("'@{key}' is not known: expected @window, @sink, @group, @rule, @transforms, @range or @bits")),
+        _ => {
+            return Err(format!(
+                "'@{key}' is not known: expected @window, @sink, @group, @rule, @transforms, @range or @bits"
+            ))
+        }
     }
     Ok(())
 }

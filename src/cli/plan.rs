@@ -117,7 +117,8 @@ pub fn group(text: &str) -> Result<u32, String> {
 /// A name that is no rule.
 pub fn ranges(text: &str) -> Result<Ranges, String> {
     let rule = |name: &str| {
-        RangeRule::from_name(name.trim()).ok_or_else(|| format!("'{}' is no range rule: expected shift or fit", shorten(name)))
+        RangeRule::from_name(name.trim())
+            .ok_or_else(|| format!("'{}' is no range rule: expected shift or fit", shorten(name)))
     };
     match text.split_once(',') {
         None => rule(text).map(|r| Ranges { k: r, v: r }),
@@ -133,7 +134,8 @@ pub fn transforms(name: &str, model: &Shape) -> Result<Option<Vec<LayerTransform
     match name {
         "none" => Ok(None),
         "hadamard" => {
-            let layer = |l: &LayerShape| LayerTransforms { il: l.il, k: Transform::hadamard(), v: Transform::hadamard() };
+            let layer =
+                |l: &LayerShape| LayerTransforms { il: l.il, k: Transform::hadamard(), v: Transform::hadamard() };
             Ok(Some(model.shape.layers.iter().map(layer).collect()))
         }
         path => {

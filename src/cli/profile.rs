@@ -326,10 +326,8 @@ pub fn calibrate(
 }
 
 fn table(shape: &Shape, result: &Profile) -> Result<(), String> {
-    let mut text = format!(
-        "{:>5} {:>4} {:>5} {:>11} {:>10} {:>12} {:>10}\n",
-        "layer", "side", "bits", "KL", "+-", "loss", "+-"
-    );
+    let mut text =
+        format!("{:>5} {:>4} {:>5} {:>11} {:>10} {:>12} {:>10}\n", "layer", "side", "bits", "KL", "+-", "loss", "+-");
     for (t, m) in result.means() {
         let il = shape.shape.layers[t.layer].il;
         text += &format!(

@@ -3,9 +3,9 @@
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::path::Path;
 
+use super::bindings::{LLAMA_ROPE_TYPE_NONE, LLAMA_ROPE_TYPE_NORM};
 use crate::capi::cache::model_shape;
 use crate::capi::types::ModelDesc;
-use super::bindings::{LLAMA_ROPE_TYPE_NONE, LLAMA_ROPE_TYPE_NORM};
 use crate::shape::ModelShape;
 use crate::transform::RopeOrder;
 

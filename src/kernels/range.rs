@@ -161,7 +161,8 @@ mod tests {
         for i in 0..RANGES {
             let (low, high) = ends(i);
             for c in 0..16u8 {
-                let distance = |k: u8| (3 * (i32::from(c) - i32::from(low)) - i32::from(k) * i32::from(high - low)).abs();
+                let distance =
+                    |k: u8| (3 * (i32::from(c) - i32::from(low)) - i32::from(k) * i32::from(high - low)).abs();
                 let least = (0..4).map(distance).min().unwrap();
                 assert_eq!(distance(code2(c, low, high)), least, "{c} in {low}..={high}");
             }

@@ -3,7 +3,9 @@
 use super::args::{MaskF16, SideView};
 use super::attention::{next_task, tile_tokens, Shape};
 use super::store::{check, place, Split};
-use super::{codes, layout, range, AttentionArgs, Cells, KernelError, MergeArgs, RangeRule, RowsF32, Schedule, ShrinkOp};
+use super::{
+    codes, layout, range, AttentionArgs, Cells, KernelError, MergeArgs, RangeRule, RowsF32, Schedule, ShrinkOp,
+};
 use crate::geometry::{page_bytes, BlockEntry, Width, BLOCK, SUBTILE};
 use std::sync::atomic::{AtomicU32, Ordering};
 

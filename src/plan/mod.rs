@@ -24,8 +24,8 @@ pub(crate) use parse::{per_layer as json_per_layer, shape as json_shape};
 
 use crate::bytes::{Layout, LayoutParams};
 use crate::geometry::{Side, Width};
-pub use crate::policy::Rule;
 use crate::kernels::RangeRule;
+pub use crate::policy::Rule;
 use crate::sensitivity::Sensitivities;
 use crate::shape::ModelShape;
 pub use crate::transform::LayerTransforms;

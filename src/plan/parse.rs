@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::json::{self, Field, FieldError, Json, Object};
 use super::{
-    parse_rule, read_limited, Initial, Kv, LayerPlan, Plan, PlanError, Ranges, Solver, Status, MAX_CTX,
-    MAX_FILE, MAX_LAYERS, MAX_SINK, MAX_WINDOW, VERSION,
+    parse_rule, read_limited, Initial, Kv, LayerPlan, Plan, PlanError, Ranges, Solver, Status, MAX_CTX, MAX_FILE,
+    MAX_LAYERS, MAX_SINK, MAX_WINDOW, VERSION,
 };
 use crate::geometry::{MAX_GROUP, SUBTILE};
 use crate::kernels::RangeRule;

@@ -88,7 +88,9 @@ impl Leftover {
         let list = |f: fn(&Sums) -> f64| sums.iter().map(f).collect::<Vec<_>>();
         let line =
             json!({ "batch": batch, "pass": pass, "kl": list(|s| s.kl), "nll": list(|s| s.nll), "n": list(|s| s.n) });
-        writeln!(self.file, "{line}").and_then(|()| self.file.flush()).map_err(|e| format!("{}: {e}", self.path.display()))
+        writeln!(self.file, "{line}")
+            .and_then(|()| self.file.flush())
+            .map_err(|e| format!("{}: {e}", self.path.display()))
     }
 
     /// The result is written: nothing is left over.

@@ -176,6 +176,7 @@ pub fn identity(model: &Path, shape: &ModelShape, tokens: &[i32], settings: &Set
 
 /// FNV-1a, 64 bits: tells texts apart, nothing more.
 fn fnv(bytes: impl IntoIterator<Item = u8>) -> String {
-    let hash = bytes.into_iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        bytes.into_iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     format!("{hash:016x}")
 }

@@ -114,7 +114,9 @@ impl Profile {
         let kl = |m: &Mean| m.kl.max(0.0); // a sum of rounded terms can end a little below zero
         let method = match measure {
             Measure::Kl => "kl: mean KL divergence from 16 bits in nats per token, one side of one layer at a time",
-            Measure::Loss => "loss: rise of the mean loss over 16 bits in nats per token, one side of one layer at a time",
+            Measure::Loss => {
+                "loss: rise of the mean loss over 16 bits in nats per token, one side of one layer at a time"
+            }
         };
         let layers = match measure {
             Measure::Kl => self.table(kl),

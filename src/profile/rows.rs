@@ -84,7 +84,10 @@ pub fn collect(
     let mut all = Vec::with_capacity(shape.layers.len());
     for l in &shape.layers {
         let Some(seen) = layers.get(&l.il).filter(|s| s.k.tokens() > 0) else {
-            return Err(format!("layer {}: its attention was not seen, so there is nothing to make transforms from", l.il));
+            return Err(format!(
+                "layer {}: its attention was not seen, so there is nothing to make transforms from",
+                l.il
+            ));
         };
         let finite = |s: &SideStats| s.mean().iter().all(|m| m.is_finite());
         if !finite(&seen.k) || !finite(&seen.v) {
@@ -148,7 +151,9 @@ fn smooth(
     base: &Transform,
 ) -> Result<Option<Vec<f32>>, String> {
     let d = l.head_dim_k as usize;
-    let order = wanted.order.ok_or("the model has no rotary positions, so there are no pairs to scale: take '--key-scales balance'")?;
+    let order = wanted
+        .order
+        .ok_or("the model has no rotary positions, so there are no pairs to scale: take '--key-scales balance'")?;
     let Some(group) = group_size(d, settings.group as usize) else { return Ok(None) };
     let mut max = seen.max_k.clone();
     if let Some(center) = &base.center {

@@ -86,7 +86,12 @@ impl Transforms {
 ///
 /// # Errors
 /// A matrix that can't be inverted; plans are checked for that when they are read, so there its field was named.
-pub fn write_all(transforms: &Transforms, shape: &ModelShape, layers: &[LayerTransforms], out: &mut [f32]) -> Result<(), String> {
+pub fn write_all(
+    transforms: &Transforms,
+    shape: &ModelShape,
+    layers: &[LayerTransforms],
+    out: &mut [f32],
+) -> Result<(), String> {
     out.fill(0.0);
     for (i, (layer, of)) in shape.layers.iter().zip(layers).enumerate() {
         for side in Side::BOTH {
@@ -107,7 +112,8 @@ pub fn write_all(transforms: &Transforms, shape: &ModelShape, layers: &[LayerTra
                 put(s.offset_forward, &mut scales.iter().map(|x| 1.0 / x));
                 put(s.offset_inverse, &mut scales.iter().copied());
             } else if t.matrix.is_some() {
-                let inverse = inverses(t, d).ok_or_else(|| format!("layer {}, {side}: the matrix can't be inverted", of.il))?;
+                let inverse =
+                    inverses(t, d).ok_or_else(|| format!("layer {}, {side}: the matrix can't be inverted", of.il))?;
                 // what ggml_mul_mat takes: row i of M makes value i
                 let of_query = |m: &[f64]| if side == Side::K { matrix::transposed(m, d) } else { m.to_vec() };
                 put(s.offset_forward, &mut t.matrix.iter().flatten().copied());

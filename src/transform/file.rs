@@ -71,7 +71,10 @@ impl TransformsFile {
             "not a transforms file: the field 'pmkvq_transforms' is missing; they are made with 'pmkvq profile --transforms'",
         )?;
         if !matches!(version.value, Json::Number(n) if n.as_u64() == Some(VERSION.into())) {
-            return Err(format!("pmkvq_transforms: version {} is not known to this build: expected 1", version.found()));
+            return Err(format!(
+                "pmkvq_transforms: version {} is not known to this build: expected 1",
+                version.found()
+            ));
         }
         read(&root, shape)
     }
@@ -160,8 +163,11 @@ fn from_reference(
         for h in 0..heads {
             for p in 0..d / 2 {
                 let s = tensor.data[h * (d / 2) + p];
-                if !(s >= 1e-6 && s <= 1e6) {
-                    return Err(format!("key scales of layer {}, head {h}, pair {p}: {s} is not from 1e-6 to 1e6", layer.il));
+                if !(1e-6..=1e6).contains(&s) {
+                    return Err(format!(
+                        "key scales of layer {}, head {h}, pair {p}: {s} is not from 1e-6 to 1e6",
+                        layer.il
+                    ));
                 }
                 let (a, b) = order.pair(p, d);
                 rows[h * d + a] = s;

@@ -97,8 +97,7 @@ fn matrix(field: &Field, heads: usize, d: usize) -> Result<Vec<f32>, FieldError>
         return Err(FieldError::Count { path: field.path.clone(), found: bytes.len(), expected });
     }
     let values: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    // NaN fails the comparison
-    if values.iter().any(|v| !(v.abs() <= 1e6)) {
+    if values.iter().any(|v| !(-1e6..=1e6).contains(v)) {
         return Err(FieldError::NotFinite { path: field.path.clone() });
     }
     Ok(values)
@@ -114,7 +113,8 @@ fn to_json(t: &Transform, d: usize) -> Value {
     let mut out = serde_json::Map::new();
     // f32 as the shortest decimal that gives it back: f64 would print digits that nobody measured
     let number = |x: &f32| x.to_string().parse::<f64>().map_or(Value::Null, Value::from);
-    let rows = |v: &[f32]| Value::from(v.chunks(d).map(|r| r.iter().map(number).collect()).collect::<Vec<Vec<Value>>>());
+    let rows =
+        |v: &[f32]| Value::from(v.chunks(d).map(|r| r.iter().map(number).collect()).collect::<Vec<Vec<Value>>>());
     if let Some(center) = &t.center {
         out.insert("center".into(), rows(center));
     }
@@ -133,8 +133,6 @@ fn to_json(t: &Transform, d: usize) -> Value {
 
 /// One JSON object per layer.
 pub(crate) fn layers_json(layers: &[LayerTransforms], shape: &ModelShape) -> Vec<Value> {
-    let one = |(t, l): (&LayerTransforms, &LayerShape)| {
-        json!({ "il": t.il, "k": to_json(&t.k, l.head_dim(Side::K)), "v": to_json(&t.v, l.head_dim(Side::V)) })
-    };
+    let one = |(t, l): (&LayerTransforms, &LayerShape)| json!({ "il": t.il, "k": to_json(&t.k, l.head_dim(Side::K)), "v": to_json(&t.v, l.head_dim(Side::V)) });
     layers.iter().zip(&shape.layers).map(one).collect()
 }

@@ -96,11 +96,8 @@ impl LayerTransforms {
 
 /// No transform anywhere, one entry per layer.
 pub fn none(shape: &ModelShape) -> Vec<LayerTransforms> {
-    let none = |l: &crate::shape::LayerShape| LayerTransforms {
-        il: l.il,
-        k: Transform::default(),
-        v: Transform::default(),
-    };
+    let none =
+        |l: &crate::shape::LayerShape| LayerTransforms { il: l.il, k: Transform::default(), v: Transform::default() };
     shape.layers.iter().map(none).collect()
 }
 

@@ -82,7 +82,8 @@ impl SideStats {
         for (k, q) in spread.chunks(self.head_dim).zip(self.squares_q.chunks(self.head_dim)) {
             // a channel that is never used gets what the others have on average
             let floor = |v: &[f64]| 1e-6 * v.iter().sum::<f64>() / v.len() as f64;
-            let (least_k, least_q) = (floor(k).max(f64::MIN_POSITIVE), (floor(q) / self.n_q.max(1.0)).max(f64::MIN_POSITIVE));
+            let (least_k, least_q) =
+                (floor(k).max(f64::MIN_POSITIVE), (floor(q) / self.n_q.max(1.0)).max(f64::MIN_POSITIVE));
             let raw: Vec<f64> = k
                 .iter()
                 .zip(q)

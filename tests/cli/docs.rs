@@ -7,7 +7,7 @@ use super::tool::Tool;
 fn the_command_makes_the_plan() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plan.md")).unwrap();
     let blocks: Vec<&str> = page.split("```json\n").skip(1).map(|b| b.split("```").next().unwrap()).collect();
-    let [plan, sensitivity, shape] = blocks[..] else { panic!("three files") };
+    let [plan, sensitivity, _, shape] = blocks[..] else { panic!("four files") };
     let tool = Tool::new("docs");
     tool.file("s.json", sensitivity);
     tool.file("shape.json", shape);

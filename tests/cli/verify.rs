@@ -55,7 +55,9 @@ fn a_plan_worse_than_a_uniform_one_is_refused() {
     // numbers that say the opposite of the truth: all to V, nothing to K
     tool.file("wrong.json", &sensitivities("gradient", "[0, 1e-9, 1e-8, 1e-7]", "[0, 1, 2, 4]"));
     tool.file("plan.json", "precious");
-    let args = format!("plan --model {MODEL} --ctx 1024 --budget 2200K --sensitivity wrong.json --verify {ANSWERS}");
+    let args = format!(
+        "plan --model {MODEL} --ctx 1024 --budget 2200K --sensitivity wrong.json --range shift --verify {ANSWERS}"
+    );
     let ran = tool.run(&format!("{args} --verify-tokens 1024 -t 1 --json v.json -o plan.json"));
     assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{}", ran.err);
     let last = ran.err.lines().last().unwrap();

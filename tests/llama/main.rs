@@ -14,7 +14,7 @@ mod reuse;
 #[path = "../shared/rng.rs"]
 mod rng;
 mod shapes;
-mod transforms;
 #[path = "../shared/temporary.rs"]
 mod temporary;
+mod transforms;
 mod walk;

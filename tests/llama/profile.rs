@@ -64,7 +64,8 @@ fn narrower_costs_more_and_runs_agree() {
         }
     }
     // every key of the file is used: a plan can be made from it
-    let plan = plan(&model_path(), 4096, &["--sensitivity", a.0.to_str().unwrap(), "--budget", "4M", "--widths", "16,4,2"]);
+    let plan =
+        plan(&model_path(), 4096, &["--sensitivity", a.0.to_str().unwrap(), "--budget", "4M", "--widths", "16,4,2"]);
     assert!(Plan::load(&plan.0).unwrap().sensitivities.is_some());
 }
 
@@ -133,8 +134,9 @@ fn transforms_make_narrow_caches_better() {
 
 #[test]
 fn one_command_from_model_and_text_to_a_plan() {
-    let args = ["--calibrate", calibration().to_str().unwrap(), "--calibrate-tokens", "1280", "-t", "1", "--budget", "2M"]
-        .map(String::from);
+    let args =
+        ["--calibrate", calibration().to_str().unwrap(), "--calibrate-tokens", "1280", "-t", "1", "--budget", "2M"]
+            .map(String::from);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let file = plan(&model_path(), 2048, &args);
     let plan = Plan::load(&file.0).unwrap();

@@ -167,7 +167,8 @@ fn every_field_is_missed() {
     for path in needed {
         assert_eq!(message(&without(path)), format!("{path} is missing"));
     }
-    let optional = ["model.name", "scratch_bytes", "ranges", "transforms", "sensitivities", "solver.objective", "solver.gap"];
+    let optional =
+        ["model.name", "scratch_bytes", "ranges", "transforms", "sensitivities", "solver.objective", "solver.gap"];
     for path in optional {
         Plan::parse(&without(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
     }
@@ -386,16 +387,23 @@ fn transforms_that_make_no_sense() {
         (k("[1]".into()), "transforms[0].k: a list is not an object"),
         (k("{\"whiten\": 1}".into()), "transforms[0].k.whiten is not a field that this version knows"),
         (k("{\"hadamard\": 1}".into()), "transforms[0].k.hadamard: 1 is not true or false"),
-        (k(format!("{{\"scales\": [{0}, {0}]}}", row("1"))), "transforms[0].k.scales has 2 entries: expected 1, one per KV head"),
+        (
+            k(format!("{{\"scales\": [{0}, {0}]}}", row("1"))),
+            "transforms[0].k.scales has 2 entries: expected 1, one per KV head",
+        ),
         (k("{\"center\": [[1, 2]]}".into()), "transforms[0].k.center[0] has 2 entries: expected 128"),
-        (k(format!("{{\"scales\": [{}]}}", row("0"))), "transforms[0].k.scales[0][0]: 0 is out of range: expected 1e-6 to 1e6"),
+        (
+            k(format!("{{\"scales\": [{}]}}", row("0"))),
+            "transforms[0].k.scales[0][0]: 0 is out of range: expected 1e-6 to 1e6",
+        ),
         (k(format!("{{\"scales\": [{}]}}", row("-1"))), "transforms[0].k.scales[0][0]: -1 is out of range"),
         (k(format!("{{\"center\": [{}]}}", row("1e39"))), "transforms[0].k.center[0][0]: NaN and infinities"),
         (k("{\"matrix\": \"?\"}".into()), "transforms[0].k.matrix: a text that is not base64"),
         (k("{\"matrix\": \"AAAA\"}".into()), "transforms[0].k.matrix has 3 entries: expected 65536"),
         (k(format!("{{\"matrix\": \"{zeros}\"}}")), "transforms[0].k.matrix: 'AAAA"),
     ];
-    let cases: Vec<(&str, &str, &str)> = cases.iter().map(|(with, message)| (before, with.as_str(), *message)).collect();
+    let cases: Vec<(&str, &str, &str)> =
+        cases.iter().map(|(with, message)| (before, with.as_str(), *message)).collect();
     expect(&cases);
 }
 

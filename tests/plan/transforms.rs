@@ -93,7 +93,9 @@ fn defects() {
     let model = serde_json::to_string(&other).unwrap();
     let whole = "{\"il\": 0, \"k\": \"none\", \"v\": \"none\"}, {\"il\": 1, \"k\": \"none\", \"v\": \"none\"}";
     let twice = format!("{whole}, {{\"il\": 1, \"k\": \"none\", \"v\": \"none\"}}");
-    let with = |layers: &str| format!("{{\"pmkvq_transforms\": 1, \"source\": \"\", \"method\": \"\", \"layers\": [{layers}]}}");
+    let with = |layers: &str| {
+        format!("{{\"pmkvq_transforms\": 1, \"source\": \"\", \"method\": \"\", \"layers\": [{layers}]}}")
+    };
     let cases = [
         ("".to_string(), "not valid JSON"),
         ("{}".to_string(), "not a transforms file: the field 'pmkvq_transforms' is missing"),
@@ -101,7 +103,10 @@ fn defects() {
         (with("{\"il\": 0, \"k\": \"none\", \"v\": \"none\"}"), "layers: layer 1 of the model is missing"),
         (with(&twice), "layers[2].il: layer 1 is there twice"),
         (with(&whole.replace("\"v\"", "\"w\"")), "layers[0].w is not a field"),
-        (with(whole).replace("\"layers\"", &format!("\"model\": {model}, \"layers\"")), "the transforms are of another model"),
+        (
+            with(whole).replace("\"layers\"", &format!("\"model\": {model}, \"layers\"")),
+            "the transforms are of another model",
+        ),
         (with(whole).replace("\"source\": \"\", ", ""), "source is missing"),
     ];
     for (text, expected) in cases {
