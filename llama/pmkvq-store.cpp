@@ -265,10 +265,6 @@ ggml_context * pmkvq_store::init_tensors() {
 void pmkvq_store::init_data() {
     clear();
 
-    if (t_transforms && rt->write_transforms(cache, (float *) t_transforms->data) != 0) {
-        throw std::runtime_error("pmkvq: the plan's transforms can't be set up");
-    }
-
     build_graphs_shrink();
 }
 
@@ -383,10 +379,18 @@ void pmkvq_store::clear() {
             memset(t->data, 0xff, ggml_nbytes(t));
         }
         memset(t_meta->data, 0xff, ggml_nbytes(t_meta));
+        if (t_transforms) {
+            memset(t_transforms->data, 0xff, ggml_nbytes(t_transforms));
+        }
     }
 
     rt->reset(cache);
     rt->sync_table(cache, (uint8_t *) t_meta->data);
+
+    // llama_kv_cache::clear() may have zeroed all buffers
+    if (t_transforms && rt->write_transforms(cache, (float *) t_transforms->data) != 0) {
+        throw std::runtime_error("pmkvq: the plan's transforms can't be set up");
+    }
 }
 
 size_t pmkvq_store::describe(char * buf, size_t n) const {

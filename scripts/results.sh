@@ -18,13 +18,23 @@ eval_questions() {
     shift 2
     $pmkvq eval -m $model --questions model/questions.jsonl --documents "$documents" --ctx 16384 --step 32 -t "$threads" \
         -o "$tmp/$name" "$@" > "$out/$name.txt"
-    cp "$tmp/$name/report.html" "$out/$name.html"
+    # a page of many caches is some megabytes: those stay where they were made
+    if [ "$(wc -c < "$tmp/$name/report.html")" -lt 600000 ]; then
+        cp "$tmp/$name/report.html" "$out/$name.html"
+    fi
 }
 
 # transforms and sensitivities of the shipped model
 step_model() {
     $pmkvq profile -m $model -f model/calibration.txt --make-transforms model/transforms.json -o model/sensitivity.json \
         --length 8192 --stretches 4 --parallel 4 -t "$threads" > "$out/sensitivity.txt"
+}
+
+# without transforms and with the paper's ranges, to compare with gradients (docs/results/sensitivity-gradient.json)
+step_plain() {
+    $pmkvq profile -m $model -f model/calibration.txt --range shift -o "$out/sensitivity-plain.json" \
+        --length 4096 --stretches 4 --parallel 4 -t "$threads" > "$out/sensitivity-plain.txt"
+    python3 scripts/rank.py docs/results/sensitivity-gradient.json "$out/sensitivity-plain.json" > "$out/rank.txt"
 }
 
 # against llama.cpp's own caches, at budgets with everything counted
@@ -94,8 +104,7 @@ step_interpolation() {
     done
     head -c 4096 model/demo.txt > "$tmp/short.txt"
     $pmkvq eval -m $model -f "$tmp/short.txt" -f model/demo.txt --preset interpolation $files --transforms model/transforms.json \
-        --bits 3.6,3 --step 32 -t "$threads" -o "$tmp/interpolation" > "$out/interpolation.txt"
-    cp "$tmp/interpolation/report.html" "$out/interpolation.html"
+        --bits 4,3.6 --step 32 -t "$threads" -o "$tmp/interpolation" > "$out/interpolation.txt"
 }
 
 # a plan made on one kind of text, used on another
@@ -110,7 +119,7 @@ step_transfer() {
     cp "$tmp/transfer/report.html" "$out/transfer.html"
 }
 
-for step in ${@:-model quality recall ablation outliers progressive allocation cumulative interpolation transfer}; do
+for step in ${@:-model plain quality recall ablation outliers progressive allocation cumulative interpolation transfer}; do
     echo "== $step"
     step_"$step"
 done

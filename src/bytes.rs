@@ -319,7 +319,13 @@ impl Layout {
             .zip(&self.pools)
             .map(|(&n, pool)| u64::from(n).saturating_mul(pool.page_row_bytes))
             .fold(0, u64::saturating_add);
-        Breakdown { pages, tables: self.table_bytes, params: self.params_bytes, scratch: self.scratch_bytes }
+        Breakdown {
+            pages,
+            tables: self.table_bytes,
+            params: self.params_bytes,
+            scratch: self.scratch_bytes,
+            transforms: self.transform_bytes,
+        }
     }
 }
 
@@ -367,11 +373,12 @@ pub struct Breakdown {
     pub tables: u64,
     pub params: u64,
     pub scratch: u64,
+    pub transforms: u64,
 }
 
 impl Breakdown {
     pub fn total(&self) -> u64 {
-        [self.pages, self.tables, self.params, self.scratch].into_iter().fold(0, u64::saturating_add)
+        [self.pages, self.tables, self.params, self.scratch, self.transforms].into_iter().fold(0, u64::saturating_add)
     }
 }
 

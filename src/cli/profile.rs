@@ -315,7 +315,9 @@ pub fn calibrate(
     }
     settings.transforms.clone_from(&wanted.transforms);
     let identity = profile::identity(path, &shape.shape, &tokens, &settings);
-    let beside = output.map_or_else(|| std::env::temp_dir().join("pmkvq-calibration"), Path::to_path_buf);
+    // without an output each run has a name of its own, so that none is in another's way
+    let own = || std::env::temp_dir().join(format!("pmkvq-calibration-{}", profile::digest(&identity)));
+    let beside = output.map_or_else(own, Path::to_path_buf);
     let mut leftover = Leftover::open(&beside, &identity, false)?;
     let result = profile::profile(&model, &shape.shape, &tokens, &settings, &mut leftover, &mut Say::new())?;
     let source = text.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());

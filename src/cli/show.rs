@@ -66,7 +66,11 @@ fn summary(plan: &Plan, layout: &Layout, parts: &Breakdown, out: &mut String) ->
     writeln!(out, "16 bits  the first {} token(s), the latest {} to {most} tokens", plan.sink, plan.window)?;
     let [budget, pages, tables, params, scratch] =
         [plan.budget_bytes, parts.pages, parts.tables, parts.params, parts.scratch].map(human);
-    writeln!(out, "budget   {budget}: pages {pages}, tables {tables}, parameters {params}, scratch {scratch}")?;
+    write!(out, "budget   {budget}: pages {pages}, tables {tables}, parameters {params}, scratch {scratch}")?;
+    match parts.transforms {
+        0 => writeln!(out)?,
+        n => writeln!(out, ", transforms {}", human(n))?,
+    }
     let bits = parts.total() as f64 * 8.0 / layout.n_values.max(1) as f64;
     writeln!(out, "         {bits:.2} bits per value, all counted; 16 bits would take {}", human(layout.f16_bytes))?;
     let start = match plan.initial {
@@ -74,7 +78,19 @@ fn summary(plan: &Plan, layout: &Layout, parts: &Breakdown, out: &mut String) ->
         Initial::Final => "static, at the final widths from the start",
     };
     let (rule, status) = (rule_name(plan.rule), plan.solver.status.name());
-    writeln!(out, "widths   {start}; rule {rule}; solver {status}")
+    writeln!(out, "widths   {start}; rule {rule}; solver {status}")?;
+    // most plans have the same parts everywhere
+    let mut kinds: Vec<String> = Vec::new();
+    for t in plan.transforms.iter().flatten() {
+        let kind = format!("K {}, V {}", t.k.summary(), t.v.summary());
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    if !kinds.is_empty() {
+        writeln!(out, "stored   {}", kinds.join("; "))?;
+    }
+    writeln!(out, "2 bits   range of K {}, of V {}", plan.ranges.k.name(), plan.ranges.v.name())
 }
 
 fn sides(plan: &Plan) -> impl Iterator<Item = (usize, u32, Side, Width)> + '_ {

@@ -48,7 +48,7 @@ impl Leftover {
                     if value.as_ref() != Some(&head) {
                         return Err(format!(
                             "{}: left by a run with other arguments (another model, text, or settings); repeat those to go \
-                             on with it, or throw it away with --restart",
+                             on with it, or remove the file ('pmkvq profile --restart' does)",
                             path.display()
                         ));
                     }
@@ -56,7 +56,7 @@ impl Leftover {
                 } else if let Some((key, sums)) = value.as_ref().and_then(read) {
                     known.insert(key, sums);
                 } else {
-                    return Err(format!("{}: a line that no profile wrote; start anew with --restart", path.display()));
+                    return Err(format!("{}: a line that no profile wrote; remove the file ('pmkvq profile --restart' does)", path.display()));
                 }
                 whole += line.len() as u64;
                 line.clear();

@@ -174,6 +174,11 @@ pub fn identity(model: &Path, shape: &ModelShape, tokens: &[i32], settings: &Set
     })
 }
 
+/// An identity as a short name.
+pub fn digest(identity: &serde_json::Value) -> String {
+    fnv(identity.to_string().into_bytes())
+}
+
 /// FNV-1a, 64 bits: tells texts apart, nothing more.
 fn fnv(bytes: impl IntoIterator<Item = u8>) -> String {
     let hash =

@@ -1,9 +1,11 @@
 //! `pmkvq profile` on the shipped model: what it writes, what an interruption leaves, and mistakes.
 
 use super::common::*;
-use pmkvq::ffi::{BatchToken, Cache, Context, ContextOptions, PlainType};
+use super::gguf::{gemma3n, llama, mimo2, Heads};
+use pmkvq::ffi::{BatchToken, Cache, Context, ContextOptions, Model, PlainType};
 use pmkvq::geometry::Width;
 use pmkvq::plan::Plan;
+use pmkvq::profile::{collect, profile, KeyScales, Leftover, Settings, TransformWanted, Waiting};
 use pmkvq::sensitivity::SensitivityFile;
 use pmkvq::transform::{RopeOrder, TransformsFile};
 use std::path::{Path, PathBuf};
@@ -72,7 +74,7 @@ fn narrower_costs_more_and_runs_agree() {
 #[test]
 fn an_interrupted_run_goes_on() {
     let (whole, cut) = (Temporary::new("json"), Temporary::new("json"));
-    let partial = pmkvq::profile::Leftover::path_for(&cut.0);
+    let partial = Leftover::path_for(&cut.0);
     good(&whole.0, &["--widths", "2"]);
     let mut child = command(&cut.0, &["--widths", "2"]).spawn().unwrap();
     let until = Instant::now() + Duration::from_secs(300);
@@ -178,6 +180,81 @@ fn mistakes() {
         assert!(said.contains(expected), "{args:?}: {said}");
     }
     assert_eq!(std::fs::read_to_string(&out.0).unwrap(), "what was there");
+}
+
+struct Quiet;
+
+impl Waiting for Quiet {
+    fn passes(&mut self, _: usize, _: usize, _: Duration) {}
+}
+
+/// Grouped and multi-head attention, layers that read another layer's cache, K and V of different dimensions with sinks.
+#[test]
+fn other_architectures() {
+    let heads = Heads { n_head: 4, n_head_kv: 2, head_dim: 96 };
+    for (name, file) in [("llama", llama(heads)), ("mimo2", mimo2(heads, 64)), ("gemma3n", gemma3n())] {
+        let model = Model::load(&file.0).unwrap();
+        let found = pmkvq::ffi::describe_model(&file.0).unwrap();
+        let mut rng = Rng::new(7);
+        let tokens: Vec<i32> = (0..800).map(|_| rng.below(model.n_vocab()) as i32).collect();
+        // centers don't go with sinks
+        let center = name != "mimo2";
+        let mut settings = Settings {
+            parallel: 2,
+            length: 400,
+            stretches: 2,
+            step: 32,
+            rope_stretch: 1,
+            widths: vec![Width::B2],
+            sink: 1,
+            window: 128,
+            group: 128,
+            ranges: Default::default(),
+            transforms: None,
+            threads: 1,
+        };
+        let wanted = TransformWanted {
+            center_k: center,
+            center_v: center,
+            scales: KeyScales::Balance,
+            hadamard_k: true,
+            hadamard_v: true,
+            width: Width::B4,
+            order: found.rope_order,
+        };
+        settings.transforms = Some(collect(&model, &found.shape, &tokens, &settings, &wanted).unwrap());
+        let output = Temporary::new("json");
+        let identity = pmkvq::profile::identity(&file.0, &found.shape, &tokens, &settings);
+        let mut leftover = Leftover::open(&output.0, &identity, false).unwrap();
+        let result = profile(&model, &found.shape, &tokens, &settings, &mut leftover, &mut Quiet).unwrap();
+        leftover.remove();
+        let means = result.means();
+        assert_eq!(means.len(), 2 * found.shape.layers.len(), "{name}");
+        assert!(means.iter().all(|(_, m)| m.kl.is_finite() && m.kl > 0.0), "{name}: {means:?}");
+    }
+}
+
+#[test]
+fn quantized_weights() {
+    let (model, out) = (Temporary::new("gguf"), Temporary::new("json"));
+    let made = Command::new(env!("CARGO_BIN_EXE_llama-quantize"))
+        .arg(model_path())
+        .arg(&model.0)
+        .arg("Q8_0")
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let ran = Command::new(env!("CARGO_BIN_EXE_pmkvq"))
+        .args(["profile", "--stretches", "1", "--length", "512", "-t", "1", "--widths", "2", "-m"])
+        .arg(&model.0)
+        .arg("-f")
+        .arg(calibration())
+        .arg("-o")
+        .arg(&out.0)
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(values(&out.0).values.layers.iter().all(|l| l.k[1] > 0.0 && l.v[1] > 0.0));
 }
 
 /// Positions that jump forward are allowed if asked for, and mean what they say.

@@ -104,6 +104,26 @@ fn centers_beside_sinks_are_refused() {
     assert!(pmkvq::ffi::Context::new(&model, &Cache::Plan(plan.0.clone()), &sizes(N_CTX, 1, 512)).is_err());
 }
 
+/// llama.cpp clears a cache by zeroing all of its buffers, the transforms' among them.
+#[test]
+fn a_cleared_cache_keeps_its_transforms() {
+    poison();
+    let path = llama(Heads { n_head: 4, n_head_kv: 2, head_dim: 64 });
+    let model = Model::load(&path.0).unwrap();
+    let plain = plan(&path.0, N_CTX, &["--uniform", "4"]);
+    let plan = with(&plain.0, &mut Rng::new(5), [7, 11], true);
+    let mut ctx = context(&model, &Cache::Plan(plan.0.clone()), &sizes(N_CTX, 1, 512));
+    let tokens: Vec<i32> = (0..400).map(|i| i * 7 % model.n_vocab() as i32).collect();
+    let mut said = || {
+        ctx.decode(&tokens[..300], 0, 0).unwrap();
+        ctx.decode(&tokens[300..], 300, 0).unwrap();
+        let said = log_probs(&ctx, 100);
+        ctx.clear();
+        said
+    };
+    assert_eq!(said(), said());
+}
+
 /// What the plan says its transforms take is what is allocated for them, and part of the budget.
 #[test]
 fn transforms_are_counted() {

@@ -4,9 +4,11 @@
 //! text into a full cache.
 
 use super::common::*;
-use pmkvq::ffi::{BatchToken, Cache, Context, Model};
+use pmkvq::ffi::{describe_model, BatchToken, Cache, Context, Model};
 use pmkvq::geometry::Width;
-use pmkvq::plan::{Initial, Plan};
+use pmkvq::kernels::RangeRule;
+use pmkvq::plan::{Initial, Plan, Ranges};
+use pmkvq::transform::TransformsFile;
 
 const N_CTX: u32 = 1024;
 const N_SEQ: usize = 4;
@@ -157,6 +159,8 @@ fn mixed(widths: &mut dyn FnMut() -> Width, extra: u64) -> Temporary {
     for layer in &mut plan.layers {
         (layer.k, layer.v) = (widths(), widths());
     }
+    // the paper's ranges, no transforms; `with_transforms` has the others
+    plan.ranges = Default::default();
     plan.budget_bytes = plan.layout().least_budget() + extra;
     let file = Temporary::new("json");
     std::fs::write(&file.0, plan.to_json()).unwrap();
@@ -243,6 +247,29 @@ fn at_8_bits_the_error_is_that_of_8_bits() {
     let mut shrunk = 0;
     seeds(200, 6, |seed, rng| shrunk += walk(seed, rng, &plan, false)[0]);
     assert!(shrunk > 0, "nothing shrank, so nothing was tested");
+}
+
+/// As users have it: the shipped transforms, fitted ranges.
+#[test]
+fn transforms_and_fitted_ranges_walk_as_well() {
+    let shape = describe_model(&model_path()).unwrap().shape;
+    let file = model_path().with_file_name("transforms.json");
+    let transforms = TransformsFile::load(&file, &shape, None).unwrap().layers;
+    let mut shrunk = [0; 4];
+    seeds(400, 6, |seed, rng| {
+        let file = mixed(&mut || rng.pick(&[Width::B8, Width::B4, Width::B2]), 0);
+        let mut plan = Plan::load(&file.0).unwrap();
+        plan.transforms = Some(transforms.clone());
+        plan.ranges = Ranges { k: RangeRule::Fit, v: RangeRule::Fit };
+        plan.budget_bytes += plan.transform_bytes();
+        std::fs::write(&file.0, plan.to_json()).unwrap();
+        for (sum, n) in shrunk.iter_mut().zip(walk(seed, rng, &file, false)) {
+            *sum += n;
+        }
+    });
+    if std::env::var_os("PMKVQ_SEED").is_none() {
+        assert!(shrunk.iter().all(|n| *n > 0), "not every kind of shrink was walked through: {shrunk:?}");
+    }
 }
 
 #[test]

@@ -83,5 +83,5 @@ fn kl_divergence_agrees_with_the_report() {
         assert!((theirs - ours).abs() <= tolerance, "{name}: {theirs} against {ours}");
     }
     // the numbers are not all nothing
-    assert!(ours("/kl/mean") > 1e-3);
+    assert!(ours("/kl/mean") > 1e-4);
 }
