@@ -116,7 +116,6 @@ step_transfer() {
     $pmkvq eval -m $model -f "$tmp/prose-eval.txt" -f model/demo.txt --preset transfer --sensitivity prose="$tmp/prose.json" \
         --sensitivity recall=model/sensitivity.json --transforms model/transforms.json --bits 3.3,3 --step 32 -t "$threads" \
         -o "$tmp/transfer" > "$out/transfer.txt"
-    cp "$tmp/transfer/report.html" "$out/transfer.html"
 }
 
 for step in ${@:-model plain quality recall ablation outliers progressive allocation cumulative interpolation transfer}; do

@@ -56,7 +56,10 @@ impl Leftover {
                 } else if let Some((key, sums)) = value.as_ref().and_then(read) {
                     known.insert(key, sums);
                 } else {
-                    return Err(format!("{}: a line that no profile wrote; remove the file ('pmkvq profile --restart' does)", path.display()));
+                    return Err(format!(
+                        "{}: a line that no profile wrote; remove the file ('pmkvq profile --restart' does)",
+                        path.display()
+                    ));
                 }
                 whole += line.len() as u64;
                 line.clear();
