@@ -51,16 +51,16 @@ pub struct Args {
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Parts {
     /// Sides whose mean is subtracted before they are stored
-    #[arg(long, value_name = "SIDES", default_value = "k,v", value_parser = sides)]
+    #[arg(long, value_name = "SIDES", default_value = "k,v", value_parser = sides, requires = "make_transforms")]
     pub center: Sides,
     /// Scales of K: balance (against the queries), smooth (SmoothAttention, the paper's), none
-    #[arg(long, value_enum, value_name = "KIND", num_args = 0..=1, default_value = "balance", default_missing_value = "smooth")]
+    #[arg(long, value_enum, value_name = "KIND", num_args = 0..=1, default_value = "balance", default_missing_value = "smooth", requires = "make_transforms")]
     pub key_scales: KeyScales,
     /// Sides that are rotated by a Hadamard matrix before they are stored
-    #[arg(long, value_name = "SIDES", default_value = "k,v", value_parser = sides)]
+    #[arg(long, value_name = "SIDES", default_value = "k,v", value_parser = sides, requires = "make_transforms")]
     pub hadamard: Sides,
     /// The width that smooth scales are searched for
-    #[arg(long, value_name = "WIDTH", default_value = "4", value_parser = width)]
+    #[arg(long, value_name = "WIDTH", default_value = "4", value_parser = width, requires = "make_transforms")]
     pub smooth_width: Width,
 }
 

@@ -180,6 +180,10 @@ fn mistakes() {
         assert!(said.contains(expected), "{args:?}: {said}");
     }
     assert_eq!(std::fs::read_to_string(&out.0).unwrap(), "what was there");
+    // parts of transforms that nobody makes
+    let ran = command(&out.0, &["--key-scales"]).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.code() == Some(2) && said.contains("--make-transforms <FILE>"), "{said}");
 }
 
 struct Quiet;
