@@ -299,6 +299,27 @@ pub fn assemble(
     }
 }
 
+/// What a cache does to K and V, as `pmkvq profile` writes it behind the method.
+pub fn stored_as(ranges: Ranges, transforms: Option<&[LayerTransforms]>) -> String {
+    let mut text = format!("range {}/{}", ranges.k.name(), ranges.v.name());
+    if let Some(t) = transforms.and_then(<[_]>::first) {
+        text += &format!(", K {}, V {}", t.k.summary(), t.v.summary());
+    }
+    text
+}
+
+/// A note if sensitivities are from a profile of another kind of cache than the plan's.
+fn other_cache(method: &str, wanted: &Wanted) -> Option<String> {
+    let measured = &method[method.find("; ").and_then(|_| method.find("range "))?..];
+    let planned = stored_as(wanted.ranges, wanted.transforms.as_deref());
+    (measured != planned).then(|| {
+        format!(
+            "the sensitivities were measured with {measured}, and the plan has {planned}: they say little about it; give both \
+             commands the same --transforms and --range"
+        )
+    })
+}
+
 /// Measures the model itself.
 #[cfg(feature = "llama")]
 fn calibrate(args: &Args, text: &Path, model: &Shape, wanted: &mut Wanted) -> Result<SensitivityFile, String> {
@@ -343,6 +364,9 @@ pub fn run(args: &Args) -> Result<(), String> {
         ranges: args.range,
         transforms: transforms(&args.transforms, &model)?,
     };
+    if let Some(note) = file.as_ref().and_then(|f| other_cache(&f.values.method, &wanted)) {
+        eprintln!("pmkvq: {note}");
+    }
     let file = match &args.calibrate {
         Some(text) => Some(calibrate(args, text, &model, &mut wanted)?),
         None => file,

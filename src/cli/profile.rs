@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::model::{ModelArgs, Shape};
 use super::output::print;
-use super::plan::{group, ranges, transforms, width, Wanted};
+use super::plan::{group, ranges, stored_as, transforms, width, Wanted};
 use crate::ffi::Model;
 use crate::geometry::Width;
 use crate::plan::{read_limited, write_beside, Ranges, MAX_SINK, MAX_WINDOW};
@@ -234,11 +234,7 @@ fn describe(s: &Settings) -> String {
     if s.rope_stretch > 1 {
         text += &format!(", positions stepped by {}", s.rope_stretch);
     }
-    text += &format!(", range {}/{}", s.ranges.k.name(), s.ranges.v.name());
-    if let Some(t) = s.transforms.as_ref().and_then(|t| t.first()) {
-        text += &format!(", K {}, V {}", t.k.summary(), t.v.summary());
-    }
-    text
+    text + ", " + &stored_as(s.ranges, s.transforms.as_deref())
 }
 
 pub fn run(args: &Args) -> Result<(), String> {

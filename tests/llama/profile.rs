@@ -69,6 +69,21 @@ fn narrower_costs_more_and_runs_agree() {
     let plan =
         plan(&model_path(), 4096, &["--sensitivity", a.0.to_str().unwrap(), "--budget", "4M", "--widths", "16,4,2"]);
     assert!(Plan::load(&plan.0).unwrap().sensitivities.is_some());
+    // measured for one kind of cache, planned for another: a remark
+    let remark = |args: &[&str]| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_pmkvq"))
+            .args(["plan", "--ctx", "4096", "--budget", "4M", "--widths", "16,4,2", "-m"])
+            .arg(model_path())
+            .arg("--sensitivity")
+            .arg(&a.0)
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(ran.status.success());
+        String::from_utf8_lossy(&ran.stderr)
+            .contains("the sensitivities were measured with range fit/fit, and the plan has ")
+    };
+    assert!(!remark(&[]) && remark(&["--range", "shift"]) && remark(&["--transforms", "hadamard"]));
 }
 
 #[test]
