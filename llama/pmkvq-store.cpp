@@ -263,7 +263,11 @@ ggml_context * pmkvq_store::init_tensors() {
 }
 
 void pmkvq_store::init_data() {
-    clear();
+    clear(false);
+
+    if (t_transforms && rt->write_transforms(cache, (float *) t_transforms->data) != 0) {
+        throw std::runtime_error("pmkvq: the plan's transforms can't be set up");
+    }
 
     build_graphs_shrink();
 }
@@ -367,30 +371,22 @@ bool pmkvq_store::apply(const std::vector<uint32_t> & idxs) {
     return true;
 }
 
-void pmkvq_store::clear() {
+void pmkvq_store::clear(bool data) {
     if (!t_meta || !t_meta->data) {
         return;
     }
 
     // for tests: what was never written must not matter
     static const bool poison = getenv("PMKVQ_POISON") != nullptr;
-    if (poison) {
+    if (data || poison) {
         for (auto * t : t_pool) {
-            memset(t->data, 0xff, ggml_nbytes(t));
+            memset(t->data, poison ? 0xff : 0, ggml_nbytes(t));
         }
-        memset(t_meta->data, 0xff, ggml_nbytes(t_meta));
-        if (t_transforms) {
-            memset(t_transforms->data, 0xff, ggml_nbytes(t_transforms));
-        }
+        memset(t_meta->data, poison ? 0xff : 0, ggml_nbytes(t_meta));
     }
 
     rt->reset(cache);
     rt->sync_table(cache, (uint8_t *) t_meta->data);
-
-    // llama_kv_cache::clear() may have zeroed all buffers
-    if (t_transforms && rt->write_transforms(cache, (float *) t_transforms->data) != 0) {
-        throw std::runtime_error("pmkvq: the plan's transforms can't be set up");
-    }
 }
 
 size_t pmkvq_store::describe(char * buf, size_t n) const {
@@ -588,13 +584,11 @@ ggml_tensor * pmkvq_store::build_transform(ggml_context * ctx, ggml_tensor * x, 
         return pmkvq_mul_hadamard(ctx, cur, ggml_view_2d(ctx, t_transforms, t.hadamard, t.hadamard, t.hadamard*sizeof(float), t.offset_hadamard));
     };
 
-    switch (part) {
-        case TRANSFORM_STORED: return hadamard(factor(center(x)));
-        case TRANSFORM_QUERY:  return hadamard(factor(x));
-        case TRANSFORM_OUTPUT: return center(factor(hadamard(x)));
+    if (part == TRANSFORM_OUTPUT) {
+        return center(factor(hadamard(x)));
     }
 
-    GGML_ABORT("fatal error");
+    return hadamard(factor(part == TRANSFORM_STORED ? center(x) : x));
 }
 
 ggml_tensor * pmkvq_store::build_stored(ggml_context * ctx, ggml_tensor * cur, uint32_t ikv, int side) const {

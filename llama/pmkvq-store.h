@@ -100,7 +100,8 @@ public:
     // the ubatch was entered in the cells: run the block operations it needs
     bool apply(const std::vector<uint32_t> & idxs);
 
-    void clear();
+    // all cells are empty; with data, what pools and parameters hold is zeroed too
+    void clear(bool data);
 
     // see llama_pmkvq_describe()
     size_t describe(char * buf, size_t n) const;

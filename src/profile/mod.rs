@@ -73,6 +73,15 @@ impl Settings {
                 self.length
             ));
         }
+        if self.length as u64 * u64::from(self.rope_stretch) > i32::MAX as u64 {
+            return Err(format!(
+                "{} tokens stepped by {} go beyond the largest position, {}: take shorter stretches (--length) or a smaller \
+                 --rope-stretch",
+                self.length,
+                self.rope_stretch,
+                i32::MAX
+            ));
+        }
         let needed = self.stretches * self.length;
         if tokens.len() < needed {
             return Err(format!(
@@ -117,6 +126,13 @@ pub fn profile(
 ) -> Result<Profile, String> {
     let stretches = settings.split(tokens)?;
     let targets = plan::targets(shape, settings);
+    if targets.is_empty() {
+        return Err(
+            "no group of values divides the head dimensions of this model: all of it stays at 16 bits, and there is \
+                    nothing to measure"
+                .to_string(),
+        );
+    }
     let n_batches = stretches.len() / settings.parallel;
     // the reference pass of each batch first
     let all = n_batches * (targets.len() + 1);

@@ -171,11 +171,12 @@ fn mistakes() {
     std::fs::write(&latin.0, b"caf\xe9").unwrap();
     let other = Temporary::new("json");
     std::fs::write(&other.0, "{\"pmkvq_transforms\": 1, \"source\": \"\", \"method\": \"\", \"layers\": []}").unwrap();
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["-f", empty.0.to_str().unwrap()], "the text has 9 tokens; 2 stretches of 640 need 1280: give a longer text"),
         (&["-f", latin.0.to_str().unwrap()], "not text (UTF-8)"),
         (&["-f", "no/such/file"], "no/such/file: "),
         (&["--length", "300"], "stretches of 300 tokens lie almost whole in the 16-bit window: take at least 384"),
+        (&["--length", "16000000", "--rope-stretch", "1024"], "go beyond the largest position, 2147483647"),
         (&["--widths", "16"], "name at least one narrower width"),
         (&["--stretches", "3", "--parallel", "2"], "--stretches 3 is not a multiple of --parallel 2"),
         (&["--transforms", other.0.to_str().unwrap()], "layer 0 of the model is missing"),
