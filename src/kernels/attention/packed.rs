@@ -30,6 +30,9 @@ const fn spread(width: Width) -> f32 {
     }
 }
 
+/// Groups of queries or weights below this count as zeros: their reciprocal could overflow.
+const TINY: f32 = 1e-30;
+
 /// The error of a code, uniform within a step: 1 / sqrt(12). The rounding of a query is as large, in its own steps.
 const UNIFORM: f32 = 0.288_675_13;
 
@@ -95,7 +98,7 @@ pub(super) unsafe fn quantize_query<I: Dots>(
             squares = x.mul_add(x, squares);
         }
         let top = top.largest();
-        let inverse = if top > 0.0 { 1.0 / top } else { 0.0 };
+        let inverse = if top > TINY { 1.0 / top } else { 0.0 };
         let (n, w) = (I::L::splat(127.0 * inverse), I::L::splat(WIDE_MAX * inverse));
         let (mut narrow_total, mut wide_total) = (zero, zero);
         for d in (from..from + group).step_by(LANES) {
@@ -445,7 +448,7 @@ impl Values {
         for r in 0..R {
             let w = &weights[r];
             let most = if WIDE { WIDE_MAX } else { 255.0 };
-            let inverse = I::L::splat(if w.top > 0.0 { most / w.top } else { 0.0 });
+            let inverse = I::L::splat(if w.top > TINY { most / w.top } else { 0.0 });
             let mut total = I::L::splat(0.0);
             let words = self.words.add(r * 2 * WEIGHT_WORDS);
             for i in (0..BLOCK).step_by(LANES) {
