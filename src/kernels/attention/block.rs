@@ -5,6 +5,7 @@ use super::super::dots::Dots;
 use super::super::lanes::Lanes;
 use super::super::softmax::online_step;
 use super::super::{layout, tiles, KernelError};
+use super::ahead::Ahead;
 use super::half::{Halves, Runs};
 use super::packed::{scales, spread_out, Keys, Values};
 use super::task::{Visible, Work};
@@ -38,20 +39,21 @@ pub(super) unsafe fn step<I: Dots>(
     head: usize,
     visible: Visible,
     source: Source,
+    ahead: &mut Ahead,
 ) -> Result<(), KernelError> {
     let runs = Runs { queries: visible.queries, ratio: p.ratio };
     match source {
         Source::Cache { block, k, wk, .. } => {
             let src = subtiles(&a.k, head, block, &k, wk, visible.cells)?;
             if wk == Width::B16 {
-                halves(&src, p.dk, visible.cells).score::<I::L>(w, &runs);
+                halves(&src, p.dk, visible.cells).score::<I>(w, &runs, ahead);
             } else {
-                packed_scores::<I>(&a.k, w, &runs, head, block, wk, visible.cells, src);
+                packed_scores::<I>(&a.k, w, &runs, head, block, wk, visible.cells, src, ahead);
             }
         }
         Source::Current { first } => {
             if let Some((k, _)) = &a.current {
-                current::<I::L>(k, head, first, visible.cells, w).score::<I::L>(w, &runs);
+                current::<I::L>(k, head, first, visible.cells, w).score::<I>(w, &runs, ahead);
             }
         }
     }
@@ -75,14 +77,14 @@ pub(super) unsafe fn step<I: Dots>(
         Source::Cache { block, v, wv, .. } => {
             let src = subtiles(&a.v, head, block, &v, wv, visible.cells)?;
             if wv == Width::B16 {
-                halves(&src, p.dv, visible.cells).weigh::<I::L>(w, &runs);
+                halves(&src, p.dv, visible.cells).weigh::<I>(w, &runs, ahead);
             } else {
-                packed_values::<I>(&a.v, w, &runs, head, block, wv, visible.cells, src);
+                packed_values::<I>(&a.v, w, &runs, head, block, wv, visible.cells, src, ahead);
             }
         }
         Source::Current { first } => {
             if let Some((_, v)) = &a.current {
-                current::<I::L>(v, head, first, visible.cells, w).weigh::<I::L>(w, &runs);
+                current::<I::L>(v, head, first, visible.cells, w).weigh::<I>(w, &runs, ahead);
             }
         }
     }
@@ -172,6 +174,7 @@ unsafe fn packed_scores<I: Dots>(
     width: Width,
     cells: u128,
     mut src: [*const u8; SUBTILES],
+    ahead: &mut Ahead,
 ) {
     let live = live_subtiles(cells);
     // what hidden tokens get does not matter, as long as nobody multiplies with it
@@ -193,17 +196,18 @@ unsafe fn packed_scores<I: Dots>(
         scores: w.scores,
     };
     match stored {
-        Width::B8 => score_rows::<I, 8, 2>(&keys, runs, live),
-        Width::B4 => score_rows::<I, 4, 2>(&keys, runs, live),
-        _ => score_rows::<I, 2, 4>(&keys, runs, live),
+        Width::B8 => score_rows::<I, 8, 2>(&keys, runs, live, ahead),
+        Width::B4 => score_rows::<I, 4, 2>(&keys, runs, live, ahead),
+        _ => score_rows::<I, 2, 4>(&keys, runs, live, ahead),
     }
 }
 
 /// Rows and subtiles at a time are as many as keep all sums in registers.
 #[inline(always)]
-unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs: &Runs, live: u8) {
+unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs: &Runs, live: u8, ahead: &mut Ahead) {
     let step = if I::LARGE { 4 } else { 2 };
     for subtile in (0..SUBTILES).step_by(step) {
+        ahead.go::<I>(step);
         if live >> subtile & ((1 << step) - 1) == 0 {
             continue;
         }
@@ -254,6 +258,7 @@ unsafe fn packed_values<I: Dots>(
     width: Width,
     cells: u128,
     mut src: [*const u8; SUBTILES],
+    ahead: &mut Ahead,
 ) {
     let live = live_subtiles(cells);
     scales::<I::L>(side.params(block, head, 0), side.n_groups(), width, cells, w.scales);
@@ -278,40 +283,40 @@ unsafe fn packed_values<I: Dots>(
         words: w.words,
     };
     match stored {
-        Width::B8 => weigh_rows::<I, 8, 2>(&values, runs),
-        Width::B4 => weigh_rows::<I, 4, 2>(&values, runs),
-        _ => weigh_rows::<I, 2, 4>(&values, runs),
+        Width::B8 => weigh_rows::<I, 8, 2>(&values, runs, ahead),
+        Width::B4 => weigh_rows::<I, 4, 2>(&values, runs, ahead),
+        _ => weigh_rows::<I, 2, 4>(&values, runs, ahead),
     }
 }
 
 #[inline(always)]
-unsafe fn weigh_rows<I: Dots, const W: usize, const N: usize>(values: &Values, runs: &Runs) {
+unsafe fn weigh_rows<I: Dots, const W: usize, const N: usize>(values: &Values, runs: &Runs, ahead: &mut Ahead) {
     for (mut row, end) in runs.ranges() {
         while row < end {
             let n = end - row;
             row += match (I::LARGE, n) {
                 (true, 4..) => {
-                    values.weigh::<I, W, N, 4, 4, 2>(row);
+                    values.weigh::<I, W, N, 4, 4, 2>(row, ahead);
                     4
                 }
                 (true, 2..) => {
-                    values.weigh::<I, W, N, 2, 4, 4>(row);
+                    values.weigh::<I, W, N, 2, 4, 4>(row, ahead);
                     2
                 }
                 (true, _) => {
-                    values.weigh::<I, W, N, 1, 4, 4>(row);
+                    values.weigh::<I, W, N, 1, 4, 4>(row, ahead);
                     1
                 }
                 (false, 4..) => {
-                    values.weigh::<I, W, N, 4, 1, 1>(row);
+                    values.weigh::<I, W, N, 4, 1, 1>(row, ahead);
                     4
                 }
                 (false, 2..) => {
-                    values.weigh::<I, W, N, 2, 2, 2>(row);
+                    values.weigh::<I, W, N, 2, 2, 2>(row, ahead);
                     2
                 }
                 (false, _) => {
-                    values.weigh::<I, W, N, 1, 2, 2>(row);
+                    values.weigh::<I, W, N, 1, 2, 2>(row, ahead);
                     1
                 }
             };

@@ -12,6 +12,7 @@
 
 use super::super::dots::{Bits, Dots, WIDE_MAX};
 use super::super::lanes::{Lanes, LANES};
+use super::ahead::Ahead;
 use crate::geometry::{Width, BLOCK, SUBTILE, SUBTILES};
 
 /// Words (of four values) of a block of weights.
@@ -414,6 +415,7 @@ impl Values {
     pub unsafe fn weigh<I: Dots, const W: usize, const N: usize, const R: usize, const CN: usize, const CW: usize>(
         &self,
         row: usize,
+        ahead: &mut Ahead,
     ) {
         for g in 0..self.head_dim / self.group {
             let scales = self.scales.add(g * 2 * BLOCK);
@@ -425,9 +427,9 @@ impl Values {
                 wide |= !weights[r].narrow;
             }
             if wide {
-                self.group::<I, W, N, R, CW, true>(row, g, &weights);
+                self.group::<I, W, N, R, CW, true>(row, g, &weights, ahead);
             } else {
-                self.group::<I, W, N, R, CN, false>(row, g, &weights);
+                self.group::<I, W, N, R, CN, false>(row, g, &weights, ahead);
             }
         }
     }
@@ -438,6 +440,7 @@ impl Values {
         row: usize,
         g: usize,
         weights: &[Weights; R],
+        ahead: &mut Ahead,
     ) {
         if W == 2 && WIDE {
             // such rows are never wide
@@ -471,6 +474,7 @@ impl Values {
         let end = (g + 1) * self.group;
         let mut d = g * self.group;
         while d + C * LANES <= end {
+            ahead.go::<I>(C);
             self.columns::<I, W, N, R, C, WIDE>(row, d, &steps, &constants);
             d += C * LANES;
         }
