@@ -35,8 +35,9 @@ WINDOW, BLOCK = 128, 128
 ASKED = {("decode", 8192): {"16": 4, "8": 8, "4": 10, "2": 10}, ("decode", 32768): {"16": 5, "8": 10, "4": 16, "2": 16},
          ("prefill", 8192): {"16": 2, "8": 3, "4": 3, "2": 3}}
 ASKED_AVX2 = 3
-# deeper than this, upstream's attention of quantized caches takes many minutes
+# upstream's attention of quantized caches is so slow in batches that their prefills, and depths beyond this, take many minutes
 QUANTIZED_DEPTH = 8192
+QUANTIZED = ("q8_0", "q4_0")
 
 begun = time.monotonic()
 
@@ -196,20 +197,21 @@ class Bench:
 
             def cases(caches, prefill, depths):
                 """All caches at some depths; f16 and plans in one run, the others in one each."""
-                common = [a.bin / "llama-bench", "-m", model, "-p", prefill, "-n", a.generate, "-d", ",".join(map(str, depths)),
+                common = [a.bin / "llama-bench", "-m", model, "-n", a.generate, "-d", ",".join(map(str, depths)),
                           "-r", a.repeat, "-t", a.threads, "-fa", 1, "-o", "jsonl"]
                 ours = ["none"] * ("f16" in caches) + [str(files[c]) for c in plans if c in caches]
                 if ours:
-                    self.keep(llama_bench([*common, "--pmkvq-plan", ",".join(ours)], self.env, self.name))
-                for kind in [c for c in caches if c in PLAIN and c != "f16"]:
-                    self.keep(llama_bench([*common, "-ctk", kind, "-ctv", kind], self.env, self.name))
+                    self.keep(llama_bench([*common, "-p", prefill, "--pmkvq-plan", ",".join(ours)], self.env, self.name))
+                for kind in [c for c in caches if c in QUANTIZED]:
+                    prompt = prefill if a.full else 0
+                    self.keep(llama_bench([*common, "-p", prompt, "-ctk", kind, "-ctv", kind], self.env, self.name))
 
             base = sorted({0, a.prefill_depth}) if a.prefill else [0]
             cases(a.caches, a.prefill, base)
             for depth in a.depths:
                 if depth not in base:
                     deep = depth > QUANTIZED_DEPTH and not a.full
-                    cases([c for c in a.caches if not (deep and c in ("q8_0", "q4_0"))], 0, [depth])
+                    cases([c for c in a.caches if not (deep and c in QUANTIZED)], 0, [depth])
             self.ceilings.measure(a.ceilings, self.env)
 
     @staticmethod
@@ -298,7 +300,7 @@ def arguments():
     ap.add_argument("--prefill-depth", type=int, default=8192)
     ap.add_argument("--generate", type=int, help="tokens (default: 32; with the 8B model 16)")
     ap.add_argument("--caches", default="f16,q8_0,q4_0,16,8,4,2", help="llama.cpp's types and widths of plans (default: %(default)s)")
-    ap.add_argument("--full", action="store_true", help=f"q8_0 and q4_0 at depths above {QUANTIZED_DEPTH} too (many minutes)")
+    ap.add_argument("--full", action="store_true", help=f"prefill of q8_0 and q4_0, and their depths above {QUANTIZED_DEPTH}, too")
     ap.add_argument("--cpu", help="PMKVQ_CPU for our kernels and the ceilings: avx512, avxvnni, avx2, scalar")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--repeat", type=int, help="default: 5; with the 8B model 3")
