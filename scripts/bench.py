@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Speed of the KV caches side by side: llama.cpp's f16, q8_0 and q4_0, and plans at 16, 8, 4 and 2 bits, with llama-bench.
 
-    bench.py [--output FILE.md]                     attention, depths 8,192 and 32,768, prefill of 512 (10 to 15 minutes)
+    bench.py [--output FILE.md]                     attention, depths 8,192 and 32,768, prefill of 512
     bench.py --cpu avx2                             ours with no more than AVX2
     bench.py --depth 8192 --caches f16,4,2          some of it
-    bench.py --model 8b [--layers 8]                an 8B model at Q4_0, decode only (an hour with all 32 layers)
+    bench.py --model 8b [--layers 8]                an 8B model at Q4_0, decode only
 
 The attention model has random weights, and the attention of an 8B model (32 heads, 8 KV heads of 128) in few layers with small
 matrices elsewhere, so that attention is what is timed. Plans are static, so that the history is at one width throughout.
@@ -189,6 +189,7 @@ class Bench:
             model = Path(folder, "random.gguf")
             say(f"writing the model: {a.model}, {a.layers} layers")
             self.weights = (write_8b if a.model == "8b" else write_attention)(model, a.layers)
+            self.check_memory(model, n_ctx)
             files = {}
             for c in plans:
                 files[c] = Path(folder, f"{c}.json")
@@ -213,6 +214,20 @@ class Bench:
                     deep = depth > QUANTIZED_DEPTH and not a.full
                     cases([c for c in a.caches if not (deep and c in QUANTIZED)], 0, [depth])
             self.ceilings.measure(a.ceilings, self.env)
+
+    def check_memory(self, model, n_ctx):
+        """A warning before a long run that the widest cache can't end."""
+        wide = max((2.0 if c in WIDTHS else PLAIN[c]) for c in self.a.caches)
+        cache = self.a.layers * n_ctx * 2 * N_HEAD_KV * HEAD_DIM * wide
+        try:
+            lines = Path("/proc/meminfo").read_text().splitlines()
+            free = next(int(l.split()[1]) * 1024 for l in lines if l.startswith("MemAvailable:"))
+        except (OSError, StopIteration):
+            return
+        say(f"the model takes {model.stat().st_size / 1e9:.2f} GB, the widest cache up to {cache / 1e9:.2f}, available are {free / 1e9:.2f}")
+        # llama-bench keeps a copy of f16's state between repetitions
+        if model.stat().st_size + 2 * cache > free:
+            say("that may be too little memory: fewer --layers, or less --depth")
 
     @staticmethod
     def name(row):

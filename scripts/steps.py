@@ -26,7 +26,7 @@ from random_models import write_attention
 
 AROUND = 15  # steps that a step is compared with: 7 before it, 8 after it where there are
 ASKED = 1.3
-SHRINKS = [("s16_8", "16 to 8 bits", "#3b75af"), ("s8_4", "8 to 4", "#4f9a47"), ("s4_2", "4 to 2", "#c0504d"), ("narrow", "started narrow", "#8064a2")]
+SHRINKS = [("s16_8", "16 to 8 bits", "#3b75af"), ("s8_4", "8 to 4", "#4f9a47"), ("s4_2", "4 to 2", "#c0504d"), ("narrow", "new, narrow", "#8064a2")]
 
 
 class Run:
