@@ -247,7 +247,7 @@ class Bench:
         a = self.a
         n = a.prefill if what == "prefill" else a.generate
         asked = ASKED.get((what, depth), {}) if a.model == "attention" and not a.cpu else {}
-        if a.cpu == "avx2" and a.model == "attention":
+        if a.cpu == "avx2" and a.model == "attention" and what == "decode":
             asked = dict.fromkeys(WIDTHS, ASKED_AVX2)
         yield f"### {'Prefill of ' + format(n, ',') if what == 'prefill' else 'Decode'} at depth {depth:,}"
         yield ""
