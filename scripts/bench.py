@@ -18,6 +18,7 @@ import datetime
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -58,11 +59,15 @@ def llama_bench(command, env, names):
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
         rows = []
-        for line in process.stdout:
-            r = json.loads(line)
-            rows.append(r)
-            what = f"prefill of {r['n_prompt']}" if r["n_prompt"] else "decode"
-            say(f"{names(r):>5} {what} at depth {r['n_depth']:,}: {statistics.median(r['samples_ts']):.1f} tokens/s")
+        try:
+            for line in process.stdout:
+                r = json.loads(line)
+                rows.append(r)
+                what = f"prefill of {r['n_prompt']}" if r["n_prompt"] else "decode"
+                say(f"{names(r):>5} {what} at depth {r['n_depth']:,}: {statistics.median(r['samples_ts']):.1f} tokens/s")
+        except BaseException:
+            process.kill()
+            raise
         if process.wait() != 0:
             errors.seek(0)
             sys.exit(f"'{' '.join(map(str, command))}' failed:\n{errors.read()[-3000:]}")
@@ -354,6 +359,8 @@ def arguments():
 
 
 def main():
+    # whoever is ended takes llama-bench and the model along
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     a = arguments()
     bench = Bench(a)
     bench.measure()
