@@ -37,6 +37,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn div(self, o: Self) -> Self;
     /// `self * a + b`, fused where the level can.
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
+    /// `self * a - b`, fused where the level can.
+    unsafe fn mul_sub(self, a: Self, b: Self) -> Self;
     /// The lesser of both, `o` where either is NaN.
     unsafe fn min(self, o: Self) -> Self;
     /// The greater of both, `o` where either is NaN.
@@ -53,6 +55,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn largest(self) -> f32;
     /// The sums of four vectors, each over its lanes.
     unsafe fn sum4(x: &[Self; 4], out: *mut f32);
+    /// The largest values of four vectors, each over its lanes.
+    unsafe fn max4(x: &[Self; 4], out: *mut f32);
     /// 16 rows of 16 f32, transposed.
     unsafe fn transpose(rows: &mut [Self; LANES]);
 }
@@ -137,6 +141,10 @@ impl Lanes for Plain {
         each!(|i| self.0[i] * a.0[i] + b.0[i])
     }
     #[inline(always)]
+    unsafe fn mul_sub(self, a: Self, b: Self) -> Self {
+        each!(|i| self.0[i] * a.0[i] - b.0[i])
+    }
+    #[inline(always)]
     unsafe fn min(self, o: Self) -> Self {
         each!(|i| if self.0[i] < o.0[i] { self.0[i] } else { o.0[i] })
     }
@@ -188,6 +196,12 @@ impl Lanes for Plain {
     unsafe fn sum4(x: &[Self; 4], out: *mut f32) {
         for i in 0..4 {
             out.add(i).write_unaligned(x[i].sum());
+        }
+    }
+    #[inline(always)]
+    unsafe fn max4(x: &[Self; 4], out: *mut f32) {
+        for i in 0..4 {
+            out.add(i).write_unaligned(x[i].largest());
         }
     }
     #[inline(always)]
@@ -287,6 +301,10 @@ mod x86 {
             Avx512(_mm512_fmadd_ps(self.0, a.0, b.0))
         }
         #[inline(always)]
+        unsafe fn mul_sub(self, a: Self, b: Self) -> Self {
+            Avx512(_mm512_fmsub_ps(self.0, a.0, b.0))
+        }
+        #[inline(always)]
         unsafe fn min(self, o: Self) -> Self {
             Avx512(_mm512_min_ps(self.0, o.0))
         }
@@ -321,6 +339,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn sum4(x: &[Self; 4], out: *mut f32) {
             sum4([half_sum(x[0].0), half_sum(x[1].0), half_sum(x[2].0), half_sum(x[3].0)], out);
+        }
+        #[inline(always)]
+        unsafe fn max4(x: &[Self; 4], out: *mut f32) {
+            max4([half_max(x[0].0), half_max(x[1].0), half_max(x[2].0), half_max(x[3].0)], out);
         }
         #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; LANES]) {
@@ -433,6 +455,10 @@ mod x86 {
             Avx2(_mm256_fmadd_ps(self.0, a.0, b.0), _mm256_fmadd_ps(self.1, a.1, b.1))
         }
         #[inline(always)]
+        unsafe fn mul_sub(self, a: Self, b: Self) -> Self {
+            Avx2(_mm256_fmsub_ps(self.0, a.0, b.0), _mm256_fmsub_ps(self.1, a.1, b.1))
+        }
+        #[inline(always)]
         unsafe fn min(self, o: Self) -> Self {
             both!(_mm256_min_ps, self, o)
         }
@@ -474,8 +500,17 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn sum4(x: &[Self; 4], out: *mut f32) {
-            let sum = both_halves(x);
-            sum4(sum, out);
+            sum4(both_halves(x), out);
+        }
+        #[inline(always)]
+        unsafe fn max4(x: &[Self; 4], out: *mut f32) {
+            let x = [
+                _mm256_max_ps(x[0].0, x[0].1),
+                _mm256_max_ps(x[1].0, x[1].1),
+                _mm256_max_ps(x[2].0, x[2].1),
+                _mm256_max_ps(x[3].0, x[3].1),
+            ];
+            max4(x, out);
         }
         #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; LANES]) {
@@ -506,6 +541,12 @@ mod x86 {
     }
 
     #[inline(always)]
+    unsafe fn half_max(x: __m512) -> __m256 {
+        let high = _mm512_extractf32x8_ps::<1>(x);
+        _mm256_max_ps(_mm512_castps512_ps256(x), high)
+    }
+
+    #[inline(always)]
     unsafe fn both_halves(x: &[Avx2; 4]) -> [__m256; 4] {
         [
             _mm256_add_ps(x[0].0, x[0].1),
@@ -527,6 +568,16 @@ mod x86 {
     unsafe fn sum4(x: [__m256; 4], out: *mut f32) {
         let pairs = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
         _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs)));
+    }
+
+    /// Largest of four vectors of eight.
+    #[inline(always)]
+    unsafe fn max4(x: [__m256; 4], out: *mut f32) {
+        let a = _mm256_max_ps(_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
+        let b = _mm256_max_ps(_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
+        // a: x0 x1 x0 x1, b: x2 x3 x2 x3, in each half
+        let c = _mm256_max_ps(_mm256_shuffle_ps::<0b01_00_01_00>(a, b), _mm256_shuffle_ps::<0b11_10_11_10>(a, b));
+        _mm_storeu_ps(out, _mm_max_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps::<1>(c)));
     }
 
     #[inline(always)]

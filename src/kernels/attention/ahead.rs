@@ -63,13 +63,15 @@ impl Ahead {
     /// Ask for the next `parts` sixteenths.
     #[inline(always)]
     pub unsafe fn go<I: Dots>(&mut self, parts: usize) {
-        for _ in 0..parts * self.part {
-            if self.span == self.n_spans {
-                return;
-            }
+        let mut left = parts * self.part;
+        while left > 0 && self.span < self.n_spans {
             let (p, n) = self.spans[self.span];
-            I::prefetch(p.wrapping_add(self.offset));
-            self.offset += LINE;
+            let lines = (n - self.offset).div_ceil(LINE).min(left);
+            for i in 0..lines {
+                I::prefetch(p.wrapping_add(self.offset + i * LINE));
+            }
+            left -= lines;
+            self.offset += lines * LINE;
             if self.offset >= n {
                 self.offset = 0;
                 self.span += 1;
