@@ -154,13 +154,21 @@ unsafe fn rows<V: Words>(
     match side {
         Side::K => {
             let p = src.add(at / 8 * 4 * SUBTILE);
-            let row = |i: usize| V::load(p.add(i * 4 * WORDS));
-            [row(0), row(1), if whole { row(2) } else { zero }, if whole { row(3) } else { zero }]
+            let (a, b) = (V::load(p), V::load(p.add(4 * WORDS)));
+            if whole {
+                [a, b, V::load(p.add(8 * WORDS)), V::load(p.add(12 * WORDS))]
+            } else {
+                [a, b, zero, zero]
+            }
         }
         Side::V => {
             let (p, q) = (src.add(4 * at), src.add(4 * head_dim + 4 * at));
-            let next = |p: *const u8| if whole { V::load(p.add(4 * WORDS)) } else { zero };
-            [V::load(p), V::load(q), next(p), next(q)]
+            let (a, b) = (V::load(p), V::load(q));
+            if whole {
+                [a, b, V::load(p.add(4 * WORDS)), V::load(q.add(4 * WORDS))]
+            } else {
+                [a, b, zero, zero]
+            }
         }
     }
 }
@@ -168,65 +176,65 @@ unsafe fn rows<V: Words>(
 /// The planes of four rows.
 #[inline(always)]
 unsafe fn split<V: Words>([a, b, c, d]: [V; 4]) -> [V; 4] {
-    let (half, pair, one) = (V::splat(0x0f0f_0f0f), V::splat(0x3333_3333), V::splat(0x5555_5555));
-    // aaaa bbbb and AAAA BBBB, then the lower and the higher two bits of a, A, b, B
-    let two = |a: V, b: V| {
-        let (low, high) = (V::select(half, a, b.shl::<4>()), V::select(half, a.shr::<4>(), b));
-        [V::select(pair, low, high.shl::<2>()), V::select(pair, low.shr::<2>(), high)]
-    };
-    let (ab, cd) = (two(a, b), two(c, d));
-    let plane = |i: usize| [V::select(one, ab[i], cd[i].shl::<1>()), V::select(one, ab[i].shr::<1>(), cd[i])];
-    let ([p0, p1], [p2, p3]) = (plane(0), plane(1));
+    // aaaa bbbb and AAAA BBBB
+    let ((ab, ab_high), (cd, cd_high)) = (swap::<V, 4>(a, b), swap::<V, 4>(c, d));
+    // the lower and the higher two bits of a, A, b, B
+    let ((ab01, ab23), (cd01, cd23)) = (swap::<V, 2>(ab, ab_high), swap::<V, 2>(cd, cd_high));
+    let ((p0, p1), (p2, p3)) = (swap::<V, 1>(ab01, cd01), swap::<V, 1>(ab23, cd23));
     [p0, p1, p2, p3]
+}
+
+/// Of every `2 * N` bits, the lower halves of `a` and `b`, and the higher halves.
+#[inline(always)]
+unsafe fn swap<V: Words, const N: u32>(a: V, b: V) -> (V, V) {
+    let low = V::splat(match N {
+        4 => 0x0f0f_0f0f,
+        2 => 0x3333_3333,
+        _ => 0x5555_5555,
+    });
+    (V::select(low, a, b.shl::<N>()), V::select(low, a.shr::<N>(), b))
 }
 
 /// Rows of V, with all codes of a token in one word; which of its codes stands where does not matter.
 #[inline(always)]
 unsafe fn by_token<V: Words>([a, b, c, d]: [V; 4]) -> [V; 4] {
-    let half = V::splat(0x0f0f_0f0f);
     // in a part: a word for each of four tokens, whose bytes are four dimensions
     let [a, b, c, d] = [a.transpose_bytes(), b.transpose_bytes(), c.transpose_bytes(), d.transpose_bytes()];
-    let low = |x: V, y: V| V::select(half, x, y.shl::<4>());
-    let high = |x: V, y: V| V::select(half, x.shr::<4>(), y);
     // tokens 0 .. 3, 4 .. 7, 8 .. 11, 12 .. 15
-    V::transpose_parts([low(a, c), high(a, c), low(b, d), high(b, d)])
+    let ((t0, t4), (t8, t12)) = (swap::<V, 4>(a, c), swap::<V, 4>(b, d));
+    V::transpose_parts([t0, t4, t8, t12])
 }
 
 /// Adds, in each byte, how often each code occurs among its eight.
 #[inline(always)]
 unsafe fn count<V: Words>([p0, p1, p2, p3]: [V; 4], counts: &mut [V; 16]) {
-    let all = V::splat(!0);
-    let pairs = |low: V, high: V| [all.without(low.or(high)), low.without(high), high.without(low), low.and(high)];
     let (low, high) = (pairs(p0, p1), pairs(p2, p3));
     for c in 0..16 {
         counts[c] = counts[c].add(low[c % 4].and(high[c / 4]).count_bytes());
     }
 }
 
+/// Where two bits are 0, 1, 2 and 3.
+#[inline(always)]
+unsafe fn pairs<V: Words>(low: V, high: V) -> [V; 4] {
+    [V::splat(!0).without(low.or(high)), low.without(high), high.without(low), low.and(high)]
+}
+
 /// The number of each token's best range; `extra` of the codes 0 that were counted are not there.
 #[inline(always)]
 unsafe fn best<V: Words>(counts: &[V; 16], extra: usize) -> V {
-    let (zero, ones) = (V::splat(0), V::splat(0x0101_0101));
-    let total = |c: usize| zero.dot4(counts[c], ones);
-    let quad = |c: usize, first: V| {
-        first.or(total(c + 1).shl::<8>()).or(total(c + 2).shl::<16>().or(total(c + 3).shl::<24>()))
-    };
-    let n = [
-        quad(0, total(0).add(V::splat((extra as u32).wrapping_neg()))),
-        quad(4, total(4)),
-        quad(8, total(8)),
-        quad(12, total(12)),
-    ];
-    // nine ninths of a squared step
-    let nine = |x: V| x.add(x.shl::<3>());
+    let zero = V::splat(0);
+    let extra = V::splat((extra as u32).wrapping_neg());
+    let n = [quad(counts, 0, extra), quad(counts, 4, zero), quad(counts, 8, zero), quad(counts, 12, zero)];
     let mut below = [zero; LOW];
     let mut above = [zero; HIGH];
     for end in 1..LOW {
         let [near, far] = BEYOND[end];
-        below[end] = nine(zero.dot4(n[0], V::splat(near)).dot4(n[1], V::splat(far)));
-        above[end] = nine(
-            zero.dot4(n[3], V::splat(near.swap_bytes())).dot4(n[2], V::splat(far.swap_bytes())),
-        );
+        let b = zero.dot4(n[0], V::splat(near)).dot4(n[1], V::splat(far));
+        let a = zero.dot4(n[3], V::splat(near.swap_bytes())).dot4(n[2], V::splat(far.swap_bytes()));
+        // nine ninths of a squared step
+        below[end] = b.add(b.shl::<3>());
+        above[end] = a.add(a.shl::<3>());
     }
     let mut least = V::splat(!0);
     for low in 0..LOW {
@@ -243,6 +251,15 @@ unsafe fn best<V: Words>(counts: &[V; 16], extra: usize) -> V {
         }
     }
     least.and(V::splat(63))
+}
+
+/// A token's counts of codes `c` to `c + 3` in the bytes of its word.
+#[inline(always)]
+unsafe fn quad<V: Words>(counts: &[V; 16], c: usize, extra: V) -> V {
+    let (zero, ones) = (V::splat(0), V::splat(0x0101_0101));
+    let (a, b) = (zero.dot4(counts[c], ones), zero.dot4(counts[c + 1], ones));
+    let (c, d) = (zero.dot4(counts[c + 2], ones), zero.dot4(counts[c + 3], ones));
+    a.add(extra).or(b.shl::<8>()).or(c.shl::<16>().or(d.shl::<24>()))
 }
 
 /// [`range::params`] of each token.
@@ -295,15 +312,19 @@ unsafe fn by_byte<V: Words>(shape: V) -> [[V; 4]; 3] {
 /// Two rows at 2 bits: a code is the number of borders that it reaches.
 #[inline(always)]
 unsafe fn code<V: Words>(planes: [V; 4], borders: &[[V; 4]; 3]) -> [V; 2] {
-    let reached = |border: &[V; 4]| {
-        let mut yes = V::splat(!0);
-        for (plane, border) in planes.iter().zip(border) {
-            yes = plane.at_least(*border, yes);
-        }
-        yes
-    };
-    let [one, two, three] = [reached(&borders[0]), reached(&borders[1]), reached(&borders[2])];
+    let (one, two) = (reached(planes, &borders[0]), reached(planes, &borders[1]));
+    let three = reached(planes, &borders[2]);
     let (low, high) = (one.without(two).or(three), two);
-    let odd = V::splat(0x5555_5555);
-    [V::select(odd, low, high.shl::<1>()), V::select(odd, low.shr::<1>(), high)]
+    let (ab, cd) = swap::<V, 1>(low, high);
+    [ab, cd]
+}
+
+/// Where codes are not below a border.
+#[inline(always)]
+unsafe fn reached<V: Words>(planes: [V; 4], border: &[V; 4]) -> V {
+    let mut yes = V::splat(!0);
+    for (plane, border) in planes.iter().zip(border) {
+        yes = plane.at_least(*border, yes);
+    }
+    yes
 }
