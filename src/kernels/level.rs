@@ -25,12 +25,6 @@ pub(crate) trait Level: Lanes {
         }
     }
 
-    /// Rounds (half to even) values from 0 to 255 and stores them as bytes.
-    #[inline(always)]
-    unsafe fn store_rounded(self, p: *mut u8) {
-        self.round().store_u8(p)
-    }
-
     /// As the cache keeps values at 16 bits: rounded half to even, saturated, every NaN the same.
     #[inline(always)]
     unsafe fn store_kept(self, p: *mut u16) {
@@ -54,18 +48,28 @@ pub(crate) trait Level: Lanes {
     unsafe fn store_near(self, p: *mut u16) {
         self.store_f16(p)
     }
+
+    /// The least and the largest of `n` values, a multiple of 16, in f16 as [`ordered`] takes them.
+    #[inline(always)]
+    unsafe fn extremes(p: *const u16, n: usize) -> (i16, i16) {
+        let (mut low, mut high) = (i16::MAX, i16::MIN);
+        for &h in std::slice::from_raw_parts(p, n) {
+            low = low.min(ordered(h));
+            high = high.max(ordered(h));
+        }
+        (low, high)
+    }
+}
+
+/// Bits of f16 as an integer, in the order of the values; its own inverse.
+#[inline(always)]
+pub(crate) const fn ordered(bits: u16) -> i16 {
+    let bits = bits as i16;
+    bits ^ (bits >> 15 & 0x7fff)
 }
 
 impl Level for Plain {
     const FUSED: bool = false;
-
-    #[inline(always)]
-    unsafe fn store_rounded(self, p: *mut u8) {
-        // the sum's lowest bits are the integer
-        let mut x = [0.0f32; LANES];
-        self.add(Self::splat(12582912.0)).store(x.as_mut_ptr());
-        p.cast::<[u8; LANES]>().write_unaligned(x.map(|x| x.to_bits() as u8))
-    }
 
     #[inline(always)]
     unsafe fn store_kept(self, p: *mut u16) {
@@ -113,9 +117,8 @@ impl Level for super::lanes::Avx2 {
     const FUSED: bool = true;
 
     #[inline(always)]
-    unsafe fn store_rounded(self, p: *mut u8) {
-        // the conversion rounds
-        self.store_u8(p)
+    unsafe fn extremes(p: *const u16, n: usize) -> (i16, i16) {
+        x86::extremes(p, n)
     }
 }
 
@@ -124,8 +127,33 @@ impl Level for super::lanes::Avx512 {
     const FUSED: bool = true;
 
     #[inline(always)]
-    unsafe fn store_rounded(self, p: *mut u8) {
-        self.store_u8(p)
+    unsafe fn extremes(p: *const u16, n: usize) -> (i16, i16) {
+        x86::extremes(p, n)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    /// [`super::Level::extremes`] with AVX2.
+    #[inline(always)]
+    pub unsafe fn extremes(p: *const u16, n: usize) -> (i16, i16) {
+        let size = _mm256_set1_epi16(0x7fff);
+        let (mut low, mut high) = (size, _mm256_set1_epi16(i16::MIN));
+        for i in (0..n).step_by(16) {
+            let x = _mm256_loadu_si256(p.add(i).cast());
+            let x = _mm256_xor_si256(x, _mm256_and_si256(_mm256_srai_epi16::<15>(x), size));
+            low = _mm256_min_epi16(low, x);
+            high = _mm256_max_epi16(high, x);
+        }
+        let low = _mm_min_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+        let high = _mm_max_epi16(_mm256_castsi256_si128(high), _mm256_extracti128_si256::<1>(high));
+        // there is one instruction for the least of eight unsigned ones
+        let (up, down) = (_mm_set1_epi16(i16::MIN), _mm_set1_epi16(i16::MAX));
+        let low = _mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(low, up))) as i16;
+        let high = _mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(high, down))) as i16;
+        (low ^ i16::MIN, high ^ i16::MAX)
     }
 }
 
@@ -141,5 +169,16 @@ pub(crate) unsafe fn keep_row<L: Level>(src: *const f32, n: usize, dst: *mut u16
     }
     for i in whole..n {
         dst.add(i).write_unaligned(super::f16::from_f32(*src.add(i)));
+    }
+}
+
+/// A row in f16, to be made into codes: NaN and what f16 can't hold may be any NaN and infinity.
+///
+/// # Safety
+/// As [`keep_row`], `n` a multiple of 16.
+#[inline(always)]
+pub(crate) unsafe fn near_row<L: Level>(src: *const f32, n: usize, dst: *mut u16) {
+    for i in (0..n).step_by(LANES) {
+        L::load(src.add(i)).store_near(dst.add(i));
     }
 }

@@ -1,59 +1,22 @@
-//! Values become 8-bit codes and (min, max), up to 16 tokens at a time.
+//! f16 values become 8-bit codes and (min, max), up to 16 tokens at a time.
 //!
-//! The numbers are those of [`super::codes`]. What is done once for a group of a token is done for all tokens together, a
-//! lane each: extremes are reduced across a transpose, and a quotient by the group's scale is a multiplication.
+//! The numbers are those of [`super::codes`]. Extremes are found on the bits of the values, as integers, which also says
+//! whether there is a NaN or an infinity among them; where there is none, nothing has to be held to a range later. A quotient
+//! by the group's scale is a multiplication.
 
-use super::codes::F16_MAX;
 use super::lanes::{Lanes, LANES};
-use super::level::Level;
+use super::level::{ordered, Level};
 use crate::geometry::{BLOCK, SUBTILE};
 
-/// As many tokens are reduced one by one.
-const FEW: usize = 3;
-
-/// Where the values of a token come from.
-#[derive(Clone, Copy)]
-pub(crate) enum Values {
-    /// f16, as the cache keeps them.
-    Half(*const u16),
-    /// f32, to be rounded to f16 first, into the second.
-    Single(*const f32, *mut u16),
-}
-
-impl Values {
-    /// Sixteen values from `i` on. Of f32 they are those before rounding: the extremes of a group are the same, for rounding
-    /// keeps the order.
-    #[inline(always)]
-    unsafe fn first<L: Level>(self, i: usize) -> L {
-        match self {
-            Values::Half(p) => L::load_f16(p.add(i)),
-            Values::Single(p, halves) => {
-                let x = L::load(p.add(i));
-                x.store_near(halves.add(i));
-                x
-            }
-        }
-    }
-
-    /// The same in f16, after [`Values::first`].
-    #[inline(always)]
-    fn halves(self) -> *const u16 {
-        match self {
-            Values::Half(p) => p,
-            Values::Single(_, p) => p,
-        }
-    }
-}
-
-/// 8-bit codes of `n` tokens, token `t` at `codes + t * stride`; (min, max) of each group go to `params`, which is the place of
-/// the first token in the minimum plane of group 0.
+/// 8-bit codes of `n` tokens, token `t` at `codes + t * stride`, its values at `halves + t * head_dim`; (min, max) of each
+/// group go to `params`, which is the place of the first token in the minimum plane of group 0.
 ///
 /// # Safety
-/// `values(t)` can be read (and its second part written) for `head_dim` values, a multiple of `group`, itself one of 16; `n`
-/// is 1 to 16; `codes` takes `head_dim` bytes of each token; `params` reaches `2 * BLOCK` values further for each group.
+/// A token has `head_dim` values, a multiple of `group`, itself one of 16; `n` is 1 to 16; `codes` takes `head_dim` bytes of
+/// each token; `params` reaches `2 * BLOCK` values further for each group.
 #[inline(always)]
 pub(crate) unsafe fn quantize<L: Level>(
-    values: impl Fn(usize) -> Values,
+    halves: *const u16,
     n: usize,
     head_dim: usize,
     group: usize,
@@ -61,80 +24,136 @@ pub(crate) unsafe fn quantize<L: Level>(
     codes: *mut u8,
     stride: usize,
 ) {
-    let zero = L::splat(0.0);
-    for g in 0..head_dim / group {
-        let (mut lows, mut highs) = ([zero; SUBTILE], [zero; SUBTILE]);
-        for t in 0..n {
-            let row = values(t);
-            let (mut low, mut high) = (L::splat(f32::INFINITY), L::splat(f32::NEG_INFINITY));
-            for i in (g * group..(g + 1) * group).step_by(LANES) {
-                let x = row.first::<L>(i);
-                // NaN leaves them alone
-                low = x.min(low);
-                high = x.max(high);
-            }
-            lows[t] = low;
-            highs[t] = high;
+    for at in (0..head_dim).step_by(group) {
+        let plane = params.add(at / group * 2 * BLOCK);
+        let (halves, codes) = (halves.add(at), codes.add(at));
+        let token = |t: usize| std::slice::from_raw_parts(halves.add(t * head_dim), group);
+        if n == 1 {
+            let Extremes { min, max, special } = Extremes::of::<L>(token(0));
+            *plane = min;
+            *plane.add(BLOCK) = max;
+            let scale = Scale::<L>::new(&[min; SUBTILE], &[max; SUBTILE]);
+            write(halves, group, &scale, special, codes);
+            continue;
         }
-        let (low, high) = (extremes::<L, false>(&mut lows, n), extremes::<L, true>(&mut highs, n));
-        // nothing but NaN
-        let (low, high) = (high.select_lt(low, zero, low), high.select_lt(low, zero, high));
-        let plane = params.add(g * 2 * BLOCK);
-        let (min, max) = (kept::<L>(low, plane, n), kept::<L>(high, plane.add(BLOCK), n));
+        let (mut min, mut max, mut special) = ([0; SUBTILE], [0; SUBTILE], [false; SUBTILE]);
+        for t in 0..n {
+            let e = Extremes::of::<L>(token(t));
+            (min[t], max[t], special[t]) = (e.min, e.max, e.special);
+        }
+        std::ptr::copy_nonoverlapping(min.as_ptr(), plane, n);
+        std::ptr::copy_nonoverlapping(max.as_ptr(), plane.add(BLOCK), n);
+        let scale = Scale::<L>::new(&min, &max);
+        let (min, range) = (lanes(scale.min), lanes(scale.range));
+        let (step, inverse) = (lanes(scale.step), lanes(scale.inverse));
+        for t in 0..n {
+            let scale = Scale::<L> {
+                min: L::splat(min[t]),
+                range: L::splat(range[t]),
+                step: L::splat(step[t]),
+                inverse: L::splat(inverse[t]),
+            };
+            write(halves.add(t * head_dim), group, &scale, special[t], codes.add(t * stride));
+        }
+    }
+}
+
+const INFINITY: u16 = 0x7c00;
+const LARGEST: u16 = 0x7bff;
+const SIGN: u16 = 0x8000;
+
+/// (min, max) of a group, in f16, as [`super::codes::range`] has them.
+struct Extremes {
+    min: u16,
+    max: u16,
+    /// There is a NaN or an infinity among the values.
+    special: bool,
+}
+
+impl Extremes {
+    /// # Safety
+    /// The CPU has the level; `group` is 16 values or a multiple.
+    #[inline(always)]
+    unsafe fn of<L: Level>(group: &[u16]) -> Extremes {
+        let (low, high) = L::extremes(group.as_ptr(), group.len());
+        let (least, most) = (ordered(SIGN | INFINITY), ordered(INFINITY));
+        let special = low <= least || high >= most;
+        let (low, high) = if special { Self::of_numbers(group) } else { (low, high) };
+        // -0 becomes +0
+        let positive = |h: u16| if h == SIGN { 0 } else { h };
+        Extremes { min: positive(ordered(low as u16) as u16), max: positive(ordered(high as u16) as u16), special }
+    }
+
+    /// Without NaN, infinities as the largest f16.
+    #[inline(never)]
+    fn of_numbers(group: &[u16]) -> (i16, i16) {
+        let (mut low, mut high) = (i16::MAX, i16::MIN);
+        for &h in group {
+            let held = ordered(h).clamp(ordered(SIGN | LARGEST), ordered(LARGEST));
+            let nan = h & !SIGN > INFINITY;
+            low = low.min(if nan { i16::MAX } else { held });
+            high = high.max(if nan { i16::MIN } else { held });
+        }
+        if low > high {
+            (0, 0)
+        } else {
+            (low, high)
+        }
+    }
+}
+
+/// What codes are made with: the minimum of a group, `max - min`, a 255th of that, and its inverse; in each lane one of a
+/// token, or in all the same one.
+struct Scale<L> {
+    min: L,
+    range: L,
+    step: L,
+    inverse: L,
+}
+
+impl<L: Level> Scale<L> {
+    #[inline(always)]
+    unsafe fn new(min: &[u16; SUBTILE], max: &[u16; SUBTILE]) -> Self {
+        let (min, max) = (L::load_f16(min.as_ptr()), L::load_f16(max.as_ptr()));
         let range = max.sub(min);
         // a constant group has codes 0, whatever it is divided by
-        let scale = zero.select_lt(range, range.div(L::splat(255.0)), L::splat(1.0));
-        let (min, range, scale, inverse) =
-            (lanes(min), lanes(range), lanes(scale), lanes(L::splat(1.0).div(scale)));
-        for t in 0..n {
-            let (row, out) = (values(t).halves(), codes.add(t * stride));
-            let (min, range, scale, inverse) =
-                (L::splat(min[t]), L::splat(range[t]), L::splat(scale[t]), L::splat(inverse[t]));
-            for i in (g * group..(g + 1) * group).step_by(LANES) {
-                // NaN becomes 0 at the first, infinity the largest f16 at the second
-                let x = L::load_f16(row.add(i)).sub(min).max(zero).min(range);
-                x.quotient(scale, inverse).store_rounded(out.add(i));
-            }
-        }
+        let step = L::splat(0.0).select_lt(range, range.div(L::splat(255.0)), L::splat(1.0));
+        Scale { min, range, step, inverse: L::splat(1.0).div(step) }
     }
 }
 
-/// Lane `t` is the extreme of vector `t`, for the first `n`; other lanes hold some number.
+/// The codes of a group.
 #[inline(always)]
-unsafe fn extremes<L: Lanes, const LARGEST: bool>(v: &mut [L; LANES], n: usize) -> L {
-    if n > FEW {
-        L::transpose(v);
-        let mut m = v[0];
-        for x in &v[1..] {
-            m = if LARGEST { m.max(*x) } else { m.min(*x) };
-        }
-        return m;
-    }
-    let zero = L::splat(0.0);
-    let mut out = [0.0; LANES];
-    for (x, out) in v.iter().zip(&mut out).take(n) {
-        *out = if LARGEST { x.largest() } else { -zero.sub(*x).largest() };
-    }
-    L::load(out.as_ptr())
-}
-
-/// An extreme as it is kept, by token; stored for the first `n`.
-#[inline(always)]
-unsafe fn kept<L: Level>(x: L, plane: *mut u16, n: usize) -> L {
-    let x = L::splat(-F16_MAX).max(L::splat(F16_MAX).min(x));
-    let mut halves = [0u16; LANES];
-    x.store_near(halves.as_mut_ptr());
-    // -0 becomes +0: which of them an extreme is depends on the order
-    let x = L::load_f16(halves.as_ptr()).add(L::splat(0.0));
-    x.store_near(halves.as_mut_ptr());
-    if n == LANES {
-        plane.cast::<[u16; LANES]>().write_unaligned(halves);
+unsafe fn write<L: Level>(halves: *const u16, group: usize, scale: &Scale<L>, special: bool, out: *mut u8) {
+    if special {
+        write_as::<L, true>(halves, group, scale, out)
     } else {
-        for t in 0..n {
-            plane.add(t).write(halves[t]);
-        }
+        write_as::<L, false>(halves, group, scale, out)
     }
-    x
+}
+
+#[inline(always)]
+unsafe fn write_as<L: Level, const SPECIAL: bool>(halves: *const u16, group: usize, scale: &Scale<L>, out: *mut u8) {
+    let whole = group / (4 * LANES) * (4 * LANES);
+    for i in (0..whole).step_by(4 * LANES) {
+        let p = halves.add(i);
+        let (a, b) = (scaled::<L, SPECIAL>(p, scale), scaled::<L, SPECIAL>(p.add(LANES), scale));
+        let (c, d) = (scaled::<L, SPECIAL>(p.add(2 * LANES), scale), scaled::<L, SPECIAL>(p.add(3 * LANES), scale));
+        L::store_rounded4([a, b, c, d], out.add(i));
+    }
+    for i in (whole..group).step_by(LANES) {
+        scaled::<L, SPECIAL>(halves.add(i), scale).store_rounded(out.add(i));
+    }
+}
+
+#[inline(always)]
+unsafe fn scaled<L: Level, const SPECIAL: bool>(halves: *const u16, scale: &Scale<L>) -> L {
+    let mut x = L::load_f16(halves).sub(scale.min);
+    if SPECIAL {
+        // NaN becomes 0 at the first, infinity the largest f16 at the second
+        x = x.max(L::splat(0.0)).min(scale.range);
+    }
+    x.quotient(scale.step, scale.inverse)
 }
 
 #[inline(always)]
@@ -142,4 +161,56 @@ unsafe fn lanes<L: Lanes>(x: L) -> [f32; LANES] {
     let mut out = [0.0; LANES];
     x.store(out.as_mut_ptr());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    /// The quotient that is multiplied out and the one that is divided round to the same code.
+    ///
+    /// Both depend on the significands of x and of the step alone, but for the place of the binary point: no product here
+    /// leaves the range of f32. Away from a border between two codes neither can miss, each being off by less than two units
+    /// in its last place; so all significands of the step with all 255 borders are tried at the values next to the border.
+    fn check(every: usize) {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn run(every: usize) -> u64 {
+            let mut differ = 0;
+            for bits in (0..1 << 23).step_by(every) {
+                let step = f32::from_bits(127 << 23 | bits);
+                let inverse = 1.0 / step;
+                let mut differs = 0u32;
+                for k in 0..255u32 {
+                    let border = ((k as f32 + 0.5) * step).to_bits();
+                    for off in 0..16 {
+                        let x = f32::from_bits(border + off - 8);
+                        let near = x * inverse;
+                        let rest = (-near).mul_add(step, x);
+                        let fast = rest.mul_add(inverse, near);
+                        // round half to even: the sum's last place is 1
+                        let (a, b) = (fast + 12582912.0, x / step + 12582912.0);
+                        differs += u32::from(a != b);
+                    }
+                }
+                differ += u64::from(differs);
+            }
+            differ
+        }
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the CPU has both
+            assert_eq!(unsafe { run(every) }, 0);
+        }
+    }
+
+    #[test]
+    fn quotients_round_to_the_same_codes() {
+        check(509);
+    }
+
+    /// A minute or two: `cargo test --release --no-default-features --lib quotients -- --ignored`.
+    #[test]
+    #[ignore = "all 2^23 significands take a while"]
+    fn all_quotients_round_to_the_same_codes() {
+        check(1);
+    }
 }

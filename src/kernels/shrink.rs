@@ -4,7 +4,7 @@ use super::fit::fit4;
 use super::lanes::Plain;
 use super::level::Level;
 use super::narrow::{join4, join8};
-use super::quantize::{quantize, Values};
+use super::quantize::quantize;
 use super::range::RangeRule;
 use super::scratch::{self, Scratch};
 use super::words::{PlainWords, Words};
@@ -230,8 +230,7 @@ impl Subtile<'_> {
     #[inline(always)]
     unsafe fn quantize<L: Level, V: Words>(&self, src: *const u16, to: Width, out: *mut u8) {
         let (side, d, group) = (self.side.side(), self.side.head_dim(), self.side.group());
-        let values = |t: usize| Values::Half(src.add(t * d));
-        quantize::<L>(values, SUBTILE, d, group, self.params(), self.codes, pack::stride(d));
+        quantize::<L>(src, SUBTILE, d, group, self.params(), self.codes, pack::stride(d));
         match (to, self.side.range_rule()) {
             (Width::B8, _) => pack::pack::<V, 8>(side, self.codes, d, out),
             (Width::B2, RangeRule::Shift) => pack::pack::<V, 2>(side, self.codes, d, out),

@@ -2,8 +2,8 @@
 
 use super::fit::fit4;
 use super::lanes::Plain;
-use super::level::{keep_row, Level};
-use super::quantize::{quantize, Values};
+use super::level::{keep_row, near_row, Level};
+use super::quantize::quantize;
 use super::range::RangeRule;
 use super::scratch::{self, Scratch};
 use super::words::{PlainWords, Words};
@@ -220,8 +220,10 @@ impl Run {
             return Ok(());
         }
         let params = side.params(block, head, 0).add(at);
-        let values = |i: usize| Values::Single(rows.row(t + i, head).as_ptr(), memory.halves.add(i * d));
-        quantize::<L>(values, n, d, side.group(), params, memory.codes, pack::stride(d));
+        for i in 0..n {
+            near_row::<L>(rows.row(t + i, head).as_ptr(), d, memory.halves.add(i * d));
+        }
+        quantize::<L>(memory.halves, n, d, side.group(), params, memory.codes, pack::stride(d));
         let whole = n == SUBTILE;
         match (width, side.range_rule()) {
             (Width::B8, _) => self.place::<V, 8>(side.side(), memory, d, dst),
