@@ -8,6 +8,7 @@
 //! Every operation is called by each of `nth` threads with its own `ith`; no two of them touch the same byte, and none waits
 //! for another. The CPU's best instructions are chosen at run time; `PMKVQ_CPU=avx512|avx2|scalar|reference` forces a level.
 
+mod ahead;
 pub mod args;
 mod attention;
 pub mod codes;

@@ -30,6 +30,18 @@ unsafe fn joined<V: Words, const W: usize>(quads: &[V]) -> V {
     }
 }
 
+/// Bytes of a packed subtile at `W` bits that hold codes of tokens `first` to `first + n`: where they begin, and how many.
+#[inline(always)]
+pub(crate) const fn bytes_of<const W: usize>(side: Side, head_dim: usize, first: usize, n: usize) -> (usize, usize) {
+    match side {
+        Side::K => (0, 2 * W * head_dim),
+        Side::V => {
+            let (row, per) = (4 * head_dim, 4 * 8 / W);
+            (first / per * row, ((first + n - 1) / per - first / per + 1) * row)
+        }
+    }
+}
+
 /// The codes of a whole subtile.
 ///
 /// # Safety

@@ -1,5 +1,6 @@
 //! Convert blocks to narrower widths, in place.
 
+use super::ahead::ask;
 use super::fit::fit4;
 use super::lanes::Plain;
 use super::level::Level;
@@ -170,6 +171,9 @@ unsafe fn run<L: Level, V: Words>(
     let mut result = Ok(());
     for i in (ith..ops.len() * n_head).step_by(nth) {
         let (op, head) = (&ops[i / n_head], i % n_head);
+        if let Some(op) = ops.get((i + nth) / n_head) {
+            ask_first(side, op, (i + nth) % n_head);
+        }
         match op.resolve(side, head) {
             Ok(r) => {
                 convert::<L, V>(side, op.block as usize, head, &r, s);
@@ -179,6 +183,15 @@ unsafe fn run<L: Level, V: Words>(
         }
     }
     result
+}
+
+/// Asks for the first subtile of a head.
+fn ask_first(side: &SideView, op: &ShrinkOp, head: usize) {
+    if let Ok(from) = side.checked_width(op.block as usize, op.from) {
+        if let Ok(Some(p)) = side.subtile(head, op.block as usize, &op.src, from, 0) {
+            ask(p, from.subtile_bytes(side.head_dim()));
+        }
+    }
 }
 
 /// Build the whole block aside, then write its pages: a target may be any of the sources.
@@ -192,6 +205,9 @@ unsafe fn convert<L: Level, V: Words>(side: &SideView, block: usize, head: usize
     let at4 = codes.add(SUBTILE * pack::stride(d));
     for (i, src) in r.src.iter().enumerate() {
         let out = built.add(i * n);
+        if let Some(Some(next)) = r.src.get(i + 1) {
+            ask(*next, r.from.subtile_bytes(d));
+        }
         let Some(src) = *src else {
             std::ptr::write_bytes(out, 0, n);
             continue;

@@ -1,5 +1,6 @@
 //! Store a batch's K or V: f16 in 16-bit blocks, codes in narrower ones.
 
+use super::ahead::ask;
 use super::fit::fit4;
 use super::lanes::Plain;
 use super::level::{keep_row, near_row, Level};
@@ -141,11 +142,9 @@ unsafe fn run<L: Level, V: Words>(
         match place(side, cells[t]) {
             Err(e) => result = result.and(Err(e)),
             Ok((block, at)) => {
-                // heads within a run: so the rows are read in the order in which they lie
-                for head in (0..side.n_head_kv()).filter(|&head| split.mine(head, block)) {
-                    let run = Run { head, t, n, block, at };
-                    result = result.and(run.store::<L, V>(side, rows, &memory));
-                }
+                let run = Run { t, n, block, at };
+                let done = run.store::<L, V>(side, rows, split, &memory);
+                result = result.and(done);
             }
         }
         t += n;
@@ -189,7 +188,6 @@ impl Memory {
 
 /// `n` tokens from `t` on, into consecutive cells of one subtile from `at` on.
 struct Run {
-    head: usize,
     t: usize,
     n: usize,
     block: usize,
@@ -197,48 +195,101 @@ struct Run {
 }
 
 impl Run {
+    /// Those heads that are this thread's. Runs come before heads, so that rows are read about in the order in which they
+    /// lie.
     #[inline(always)]
     unsafe fn store<L: Level, V: Words>(
         &self,
         side: &SideView,
         rows: &RowsF32,
+        split: Split,
         memory: &Memory,
     ) -> Result<(), KernelError> {
-        let &Run { head, t, n, block, at } = self;
-        let d = side.head_dim();
-        let entry = side.entry(block)?;
-        let width = side.width(block, &entry)?.ok_or(KernelError::Width { block, width: 0 })?;
-        let (subtile, token) = (at / SUBTILE, at % SUBTILE);
-        let Some(dst) = side.subtile(head, block, &entry.pages, width, subtile)? else {
-            return Err(KernelError::MissingPage { block, slot: super::layout::subtile_position(width, d, subtile).0 });
-        };
-        if width == Width::B16 {
-            for i in 0..n {
-                let row = rows.row(t + i, head);
-                keep_row::<L>(row.as_ptr(), d, dst.cast::<u16>().add((token + i) * d));
-            }
+        let mine = |head: &usize| split.mine(*head, self.block);
+        if !(0..side.n_head_kv()).any(|head| mine(&head)) {
             return Ok(());
         }
-        let params = side.params(block, head, 0).add(at);
+        let entry = side.entry(self.block)?;
+        let width = side.width(self.block, &entry)?.ok_or(KernelError::Width { block: self.block, width: 0 })?;
+        let (subtile, token) = (self.at / SUBTILE, self.at % SUBTILE);
+        let place = |head: usize| side.subtile(head, self.block, &entry.pages, width, subtile);
+        if width != Width::B16 {
+            // parts of what is there are kept, so it has to come before it can be written: of all heads at once
+            let (from, n) = match width {
+                Width::B8 => pack::bytes_of::<8>(side.side(), side.head_dim(), token, self.n),
+                Width::B4 => pack::bytes_of::<4>(side.side(), side.head_dim(), token, self.n),
+                _ => pack::bytes_of::<2>(side.side(), side.head_dim(), token, self.n),
+            };
+            for head in (0..side.n_head_kv()).filter(mine) {
+                if let Some(dst) = place(head)? {
+                    ask(dst.wrapping_add(from), n);
+                    let params = side.params(self.block, head, 0).wrapping_add(self.at);
+                    ask(params.cast(), 1);
+                    ask(params.wrapping_add(BLOCK).cast(), 1);
+                }
+            }
+        }
+        for head in (0..side.n_head_kv()).filter(mine) {
+            let slot = super::layout::subtile_position(width, side.head_dim(), subtile).0;
+            let dst = place(head)?.ok_or(KernelError::MissingPage { block: self.block, slot })?;
+            match width {
+                Width::B16 => self.keep::<L>(side, rows, head, dst),
+                _ => self.narrow::<L, V>(side, rows, head, width, dst, memory),
+            }
+        }
+        Ok(())
+    }
+
+    /// Token `i` of a head, and what lies there for the head or the run that is next is asked for.
+    #[inline(always)]
+    fn row<'a>(&self, rows: &RowsF32<'a>, head: usize, i: usize) -> &'a [f32] {
+        let (t, next) = (self.t + i, self.t + i + SUBTILE);
+        if head + 1 < rows.n_head() {
+            ask(rows.row(t, head + 1).as_ptr().cast(), 4 * rows.row_len());
+        } else if next < rows.n_token() {
+            ask(rows.row(next, 0).as_ptr().cast(), 4 * rows.row_len());
+        }
+        rows.row(t, head)
+    }
+
+    #[inline(always)]
+    unsafe fn keep<L: Level>(&self, side: &SideView, rows: &RowsF32, head: usize, dst: *mut u8) {
+        let d = side.head_dim();
+        for i in 0..self.n {
+            let out = dst.cast::<u16>().add((self.at % SUBTILE + i) * d);
+            keep_row::<L>(self.row(rows, head, i).as_ptr(), d, out);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn narrow<L: Level, V: Words>(
+        &self,
+        side: &SideView,
+        rows: &RowsF32,
+        head: usize,
+        width: Width,
+        dst: *mut u8,
+        memory: &Memory,
+    ) {
+        let (d, token, n) = (side.head_dim(), self.at % SUBTILE, self.n);
+        let params = side.params(self.block, head, 0).add(self.at);
         for i in 0..n {
-            near_row::<L>(rows.row(t + i, head).as_ptr(), d, memory.halves.add(i * d));
+            near_row::<L>(self.row(rows, head, i).as_ptr(), d, memory.halves.add(i * d));
         }
         quantize::<L>(memory.halves, n, d, side.group(), params, memory.codes, pack::stride(d));
-        let whole = n == SUBTILE;
         match (width, side.range_rule()) {
             (Width::B8, _) => self.place::<V, 8>(side.side(), memory, d, dst),
             (Width::B2, RangeRule::Shift) => self.place::<V, 2>(side.side(), memory, d, dst),
             (Width::B2, RangeRule::Fit) => {
                 self.place::<V, 4>(side.side(), memory, d, memory.at4);
-                let (out, first) = (if whole { dst } else { memory.at2 }, params.sub(token));
+                let (out, first) = (if n == SUBTILE { dst } else { memory.at2 }, params.sub(token));
                 fit4::<L, V>(side.side(), memory.at4, d, side.group(), first, token, n, out);
-                if !whole {
+                if n < SUBTILE {
                     pack::merge2::<V>(side.side(), memory.at2, d, token, n, dst);
                 }
             }
             _ => self.place::<V, 4>(side.side(), memory, d, dst),
         }
-        Ok(())
     }
 
     /// Codes into a subtile.

@@ -51,6 +51,25 @@ pub(crate) trait Words: Copy {
     unsafe fn transpose_parts(v: [Self; 4]) -> [Self; 4];
     /// 16 rows of 16 words, transposed.
     unsafe fn transpose(rows: &mut [Self; WORDS]);
+    /// Two rows of `n` bytes at 8 bits to one at 4; `n` is a multiple of 64, and `out` apart from both.
+    #[inline(always)]
+    unsafe fn join8(low: *const u8, high: *const u8, out: *mut u8, n: usize) {
+        for i in (0..n).step_by(4 * WORDS) {
+            let (l, h) = (Self::load(low.add(i)).narrow8(), Self::load(high.add(i)).narrow8());
+            l.or(h.shl::<4>()).store(out.add(i));
+        }
+    }
+    /// As `join8`, from 4 to 2 bits.
+    #[inline(always)]
+    unsafe fn join4(low: *const u8, high: *const u8, out: *mut u8, n: usize) {
+        let nibble = Self::splat(0x0f0f_0f0f);
+        for i in (0..n).step_by(4 * WORDS) {
+            let (l, h) = (Self::load(low.add(i)), Self::load(high.add(i)));
+            let l = l.and(nibble).narrow4().or(l.shr::<4>().and(nibble).narrow4().shl::<2>());
+            let h = h.and(nibble).narrow4().or(h.shr::<4>().and(nibble).narrow4().shl::<2>());
+            l.or(h.shl::<4>()).store(out.add(i));
+        }
+    }
 }
 
 /// Plain Rust.
@@ -141,14 +160,17 @@ impl Words for PlainWords {
     }
     #[inline(always)]
     unsafe fn narrow8(self) -> Self {
-        // two bytes of a word at a time; 255 * 241 + 1928 is below 2^16
-        let two = |x: u32| ((x & 0x00ff_00ff) * 241 + 1928 * 0x1_0001) >> 12 & 0x000f_000f;
-        each!(|i| two(self.0[i]) | two(self.0[i] >> 8) << 8)
+        // (241 * c + 1928) >> 12, two bytes of a word at a time: 241 * 255 + 1928 is below 2^16
+        let even = each!(|i| self.0[i] & 0x00ff_00ff);
+        let odd = each!(|i| self.0[i] >> 8 & 0x00ff_00ff);
+        let even = each!(|i| ((even.0[i] << 8) - (even.0[i] << 4) + even.0[i] + 1928 * 0x1_0001) >> 12 & 0x000f_000f);
+        let odd = each!(|i| ((odd.0[i] << 8) - (odd.0[i] << 4) + odd.0[i] + 1928 * 0x1_0001) >> 4 & 0x0f00_0f00);
+        even.or(odd)
     }
     #[inline(always)]
     unsafe fn narrow4(self) -> Self {
-        // 15 * 13 + 26 is below 2^8
-        each!(|i| (self.0[i] * 13 + 26 * 0x0101_0101) >> 6 & 0x0303_0303)
+        // (13 * c + 26) >> 6; 15 * 13 + 26 is below 2^8
+        each!(|i| ((self.0[i] << 3) + (self.0[i] << 2) + self.0[i] + 26 * 0x0101_0101) >> 6 & 0x0303_0303)
     }
     #[inline(always)]
     unsafe fn interleave4(lines: [*const u8; 4]) -> Self {
@@ -190,6 +212,23 @@ impl Words for PlainWords {
                 rows[i].0[j] = rows[j].0[i];
                 rows[j].0[i] = t;
             }
+        }
+    }
+    // loops over bytes: the compiler makes more of these than of words
+    #[inline(always)]
+    unsafe fn join8(low: *const u8, high: *const u8, out: *mut u8, n: usize) {
+        let narrow = |c: u8| ((u16::from(c) * 241 + 1928) >> 12) as u8;
+        let (low, high) = (std::slice::from_raw_parts(low, n), std::slice::from_raw_parts(high, n));
+        for ((o, &l), &h) in std::slice::from_raw_parts_mut(out, n).iter_mut().zip(low).zip(high) {
+            *o = narrow(l) | narrow(h) << 4;
+        }
+    }
+    #[inline(always)]
+    unsafe fn join4(low: *const u8, high: *const u8, out: *mut u8, n: usize) {
+        let narrow = |c: u8| (c * 13 + 26) >> 6;
+        let (low, high) = (std::slice::from_raw_parts(low, n), std::slice::from_raw_parts(high, n));
+        for ((o, &l), &h) in std::slice::from_raw_parts_mut(out, n).iter_mut().zip(low).zip(high) {
+            *o = narrow(l & 15) | narrow(l >> 4) << 2 | narrow(h & 15) << 4 | narrow(h >> 4) << 6;
         }
     }
 }
