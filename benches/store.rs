@@ -142,8 +142,7 @@ fn store(wanted: &dyn Fn(&str) -> bool, levels: &[Isa]) {
                         let view = c.view();
                         let mut cells = vec![0; n];
                         let ns = time(200, calls(bytes), |i| {
-                            let rows =
-                                RowsF32::from_slice(&rows[i % sources * values..][..values], D, HEADS).unwrap();
+                            let rows = RowsF32::from_slice(&rows[i % sources * values..][..values], D, HEADS).unwrap();
                             let first = if n == 1 {
                                 i * 37 % n_blocks * BLOCK + i % BLOCK
                             } else {

@@ -140,14 +140,7 @@ pub(crate) unsafe fn fit4<L: Level, V: Words>(
 
 /// Rows A, B, C and D of batch `b` of a group; zeros where the group ends.
 #[inline(always)]
-unsafe fn rows<V: Words>(
-    side: Side,
-    src: *const u8,
-    head_dim: usize,
-    first: usize,
-    group: usize,
-    b: usize,
-) -> [V; 4] {
+unsafe fn rows<V: Words>(side: Side, src: *const u8, head_dim: usize, first: usize, group: usize, b: usize) -> [V; 4] {
     let whole = group - b * BATCH > 16;
     let at = first + b * BATCH;
     let zero = V::splat(0);

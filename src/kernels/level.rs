@@ -182,3 +182,27 @@ pub(crate) unsafe fn near_row<L: Level>(src: *const f32, n: usize, dst: *mut u16
         L::load(src.add(i)).store_near(dst.add(i));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The conversion without branches is the one that defines the cache's values: at every f16, between every two, and next
+    /// to both.
+    #[test]
+    fn kept_is_to_f16() {
+        for h in 0..=0xffffu16 {
+            let (x, next) = (super::super::f16::to_f32(h), super::super::f16::to_f32(h.wrapping_add(1)));
+            for y in [x, x + (next - x) / 2.0] {
+                for bits in [y.to_bits().wrapping_sub(1), y.to_bits(), y.to_bits().wrapping_add(1)] {
+                    let y = f32::from_bits(bits);
+                    assert_eq!(kept(y), super::super::codes::to_f16(y), "{y}");
+                }
+            }
+        }
+        for bits in (0..=u32::MAX).step_by(4099) {
+            let y = f32::from_bits(bits);
+            assert_eq!(kept(y), super::super::codes::to_f16(y), "{y}");
+        }
+    }
+}

@@ -31,6 +31,19 @@ impl Split {
     pub fn mine(&self, head: usize, block: usize) -> bool {
         (head * self.parts + block % self.parts) % self.nth == self.ith
     }
+
+    /// Those of `n_head` heads that are `mine`, without a division for each.
+    fn heads(&self, block: usize, n_head: usize) -> impl Iterator<Item = usize> {
+        let Split { ith, nth, parts } = *self;
+        let mut at = block % parts % nth;
+        (0..n_head).filter(move |_| {
+            let mine = at == ith;
+            // there are no more parts than threads
+            at += parts;
+            at -= if at >= nth { nth } else { 0 };
+            mine
+        })
+    }
 }
 
 pub(crate) fn check(side: &SideView, rows: &RowsF32, cells: Cells) -> Result<(), KernelError> {
@@ -205,8 +218,8 @@ impl Run {
         split: Split,
         memory: &Memory,
     ) -> Result<(), KernelError> {
-        let mine = |head: &usize| split.mine(*head, self.block);
-        if !(0..side.n_head_kv()).any(|head| mine(&head)) {
+        let heads = || split.heads(self.block, side.n_head_kv());
+        if heads().next().is_none() {
             return Ok(());
         }
         let entry = side.entry(self.block)?;
@@ -220,7 +233,7 @@ impl Run {
                 Width::B4 => pack::bytes_of::<4>(side.side(), side.head_dim(), token, self.n),
                 _ => pack::bytes_of::<2>(side.side(), side.head_dim(), token, self.n),
             };
-            for head in (0..side.n_head_kv()).filter(mine) {
+            for head in heads() {
                 if let Some(dst) = place(head)? {
                     ask(dst.wrapping_add(from), n);
                     let params = side.params(self.block, head, 0).wrapping_add(self.at);
@@ -229,7 +242,7 @@ impl Run {
                 }
             }
         }
-        for head in (0..side.n_head_kv()).filter(mine) {
+        for head in heads() {
             let slot = super::layout::subtile_position(width, side.head_dim(), subtile).0;
             let dst = place(head)?.ok_or(KernelError::MissingPage { block: self.block, slot })?;
             match width {
@@ -240,24 +253,12 @@ impl Run {
         Ok(())
     }
 
-    /// Token `i` of a head, and what lies there for the head or the run that is next is asked for.
-    #[inline(always)]
-    fn row<'a>(&self, rows: &RowsF32<'a>, head: usize, i: usize) -> &'a [f32] {
-        let (t, next) = (self.t + i, self.t + i + SUBTILE);
-        if head + 1 < rows.n_head() {
-            ask(rows.row(t, head + 1).as_ptr().cast(), 4 * rows.row_len());
-        } else if next < rows.n_token() {
-            ask(rows.row(next, 0).as_ptr().cast(), 4 * rows.row_len());
-        }
-        rows.row(t, head)
-    }
-
     #[inline(always)]
     unsafe fn keep<L: Level>(&self, side: &SideView, rows: &RowsF32, head: usize, dst: *mut u8) {
         let d = side.head_dim();
         for i in 0..self.n {
             let out = dst.cast::<u16>().add((self.at % SUBTILE + i) * d);
-            keep_row::<L>(self.row(rows, head, i).as_ptr(), d, out);
+            keep_row::<L>(rows.row(self.t + i, head).as_ptr(), d, out);
         }
     }
 
@@ -274,7 +275,7 @@ impl Run {
         let (d, token, n) = (side.head_dim(), self.at % SUBTILE, self.n);
         let params = side.params(self.block, head, 0).add(self.at);
         for i in 0..n {
-            near_row::<L>(self.row(rows, head, i).as_ptr(), d, memory.halves.add(i * d));
+            near_row::<L>(rows.row(self.t + i, head).as_ptr(), d, memory.halves.add(i * d));
         }
         quantize::<L>(memory.halves, n, d, side.group(), params, memory.codes, pack::stride(d));
         match (width, side.range_rule()) {

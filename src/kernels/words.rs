@@ -565,3 +565,99 @@ mod x86 {
         t
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every operation makes of 16 vectors of noise.
+    #[inline(always)]
+    unsafe fn all<V: Words>(noise: &[[u32; WORDS]; WORDS]) -> Vec<[u32; WORDS]> {
+        let mut out = Vec::new();
+        let mut keep = |x: V| {
+            let mut words = [0; WORDS];
+            x.store(words.as_mut_ptr().cast());
+            out.push(words);
+        };
+        let mut rows = [V::splat(0); WORDS];
+        for (row, noise) in rows.iter_mut().zip(noise) {
+            *row = V::load(noise.as_ptr().cast());
+        }
+        let [a, b, c, d] = [rows[0], rows[1], rows[2], rows[3]];
+        for x in [V::splat(7), a.and(b), a.or(b), a.without(b), a.add(b), a.min(b)] {
+            keep(x);
+        }
+        for x in [a.shl::<1>(), a.shl::<24>(), a.shr::<2>(), a.shr::<8>(), a.spread_bit::<0>(), a.spread_bit::<11>()] {
+            keep(x);
+        }
+        for x in [V::select(a, b, c), a.at_least(b, c), a.count_bytes(), a.narrow8(), a.transpose_bytes()] {
+            keep(x);
+        }
+        // counts, and weights of at most 49: as they are used
+        let weights = b.and(V::splat(0x1f1f_1f1f));
+        keep(c.dot4(a.and(V::splat(0x7f7f_7f7f)), weights));
+        keep(c.dot4(V::splat(128), weights));
+        keep(a.and(V::splat(0x0f0f_0f0f)).narrow4());
+        let mut table = [0; 64];
+        table.iter_mut().zip(noise.as_flattened()).for_each(|(t, n)| *t = *n);
+        keep(a.and(V::splat(63)).look_up(&table));
+        keep(V::interleave4([0, 1, 2, 3].map(|i| noise[i].as_ptr().cast::<u8>().add(5))));
+        V::transpose_parts([a, b, c, d]).into_iter().for_each(&mut keep);
+        V::transpose(&mut rows);
+        rows.into_iter().for_each(&mut keep);
+        for join in [V::join8, V::join4] {
+            let mut row = [0u32; 2 * WORDS];
+            let [low, high] = [0, 2].map(|i| noise.as_flattened()[i * WORDS..].as_ptr().cast());
+            join(low, high, row.as_mut_ptr().cast(), 8 * WORDS);
+            keep(V::load(row.as_ptr().cast()));
+            keep(V::load(row[WORDS..].as_ptr().cast()));
+        }
+        out
+    }
+
+    /// Each level does the same as plain code; AVX-512 with and without an instruction that counts bits.
+    #[test]
+    fn every_level_does_the_same() {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2")]
+        unsafe fn avx2(noise: &[[u32; WORDS]; WORDS]) -> Vec<[u32; WORDS]> {
+            all::<Words256>(noise)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        unsafe fn avx512(noise: &[[u32; WORDS]; WORDS]) -> Vec<[u32; WORDS]> {
+            all::<Words512<false>>(noise)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg")]
+        unsafe fn bitalg(noise: &[[u32; WORDS]; WORDS]) -> Vec<[u32; WORDS]> {
+            all::<Words512<true>>(noise)
+        }
+        let mut x = 1u32;
+        let mut next = || {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            x
+        };
+        for _ in 0..200 {
+            let noise: [[u32; WORDS]; WORDS] = std::array::from_fn(|_| std::array::from_fn(|_| next()));
+            // SAFETY: plain code; below, what the CPU has
+            let want = unsafe { all::<PlainWords>(&noise) };
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::kernels::Isa;
+                if Isa::Avx2.available() {
+                    assert_eq!(unsafe { avx2(&noise) }, want);
+                }
+                if Isa::Avx512.available() {
+                    assert_eq!(unsafe { avx512(&noise) }, want);
+                    if is_x86_feature_detected!("avx512bitalg") {
+                        assert_eq!(unsafe { bitalg(&noise) }, want);
+                    }
+                }
+            }
+            assert!(!want.is_empty());
+        }
+    }
+}
