@@ -81,24 +81,30 @@ pub(crate) unsafe fn pack<V: Words, const W: usize>(side: Side, codes: *const u8
     }
 }
 
-/// The codes of one token, which are narrowed where they lie; the other tokens of the subtile keep theirs.
+/// The codes of one token at 8 bits to `W` bits, in place.
 ///
 /// # Safety
-/// `codes` holds a row of [`stride`] bytes; `dst` is a subtile; `token` is below 16.
+/// `codes` holds a row of [`stride`] bytes.
 #[inline(always)]
-pub(crate) unsafe fn pack_token<V: Words, const W: usize>(
+pub(crate) unsafe fn narrow_token<V: Words, const W: usize>(codes: *mut u8, head_dim: usize) {
+    for i in (0..head_dim).step_by(4 * WORDS) {
+        narrowed::<V, W>(V::load(codes.add(i))).store(codes.add(i));
+    }
+}
+
+/// The codes of one token; the other tokens of the subtile keep theirs.
+///
+/// # Safety
+/// `codes` holds `head_dim` codes, each below `2^W`; `dst` is a subtile; `token` is below 16.
+#[inline(always)]
+pub(crate) unsafe fn pack_token<const W: usize>(
     side: Side,
-    codes: *mut u8,
+    codes: *const u8,
     head_dim: usize,
     token: usize,
     dst: *mut u8,
 ) {
     let per = 8 / W;
-    if W < 8 {
-        for i in (0..head_dim).step_by(4 * WORDS) {
-            narrowed::<V, W>(V::load(codes.add(i))).store(codes.add(i));
-        }
-    }
     match side {
         // a row's byte holds dimensions of one token only
         Side::K => {

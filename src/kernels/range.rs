@@ -40,8 +40,9 @@ impl RangeRule {
 pub(crate) const LOW: usize = 7; // 0 ..= 6
 pub(crate) const HIGH: usize = 7; // 15 ..= 9
 
-/// Ranges that are tried.
+/// Ranges that are tried, and that many lanes' worth of zeros behind them.
 pub(crate) const RANGES: usize = LOW * HIGH;
+const PADDED: usize = RANGES.next_multiple_of(16);
 
 /// Range `i`: widest first, so that of equal ones the widest is taken.
 pub(crate) const fn ends(i: usize) -> (u8, u8) {
@@ -64,6 +65,39 @@ pub const fn code2(c: u8, low: u8, high: u8) -> u8 {
     }
 }
 
+/// Squared errors of every 4-bit code in every range, in ninths of a squared step of the 4-bit grid.
+static ERRORS: [[u32; PADDED]; 16] = {
+    let mut errors = [[0; PADDED]; 16];
+    let mut c = 0;
+    while c < 16 {
+        let mut i = 0;
+        while i < RANGES {
+            let (low, high) = ends(i);
+            let level = code2(c as u8, low, high) as i32 * (high - low) as i32;
+            let error = 3 * (c as i32 - low as i32) - level;
+            errors[c][i] = (error * error) as u32;
+            i += 1;
+        }
+        c += 1;
+    }
+    errors
+};
+
+/// The 2-bit codes of every range.
+static CODES: [[u8; 16]; RANGES] = {
+    let mut all = [[0; 16]; RANGES];
+    let mut i = 0;
+    while i < RANGES {
+        let mut c = 0;
+        while c < 16 {
+            all[i][c] = code2(c as u8, ends(i).0, ends(i).1);
+            c += 1;
+        }
+        i += 1;
+    }
+    all
+};
+
 /// (min, max) at 2 bits for the range `low ..= high` of 4-bit codes between `min` and `max`, as the cache keeps them.
 pub fn params(low: u8, high: u8, min: u16, max: u16) -> (u16, u16) {
     let (min, max) = (codes::from_f16(min), codes::from_f16(max));
@@ -83,6 +117,39 @@ pub fn best(codes: &[u8]) -> (u8, u8) {
     };
     let all = (0..=6u8).flat_map(|low| (9..=15u8).rev().map(move |high| (low, high)));
     all.min_by_key(|&(low, high)| error(low, high)).unwrap_or((0, 15))
+}
+
+/// One token's group of 4-bit codes becomes one of 2-bit codes with the range of least squared error, in place; `min` and
+/// `max` are replaced. For a few tokens; `fit.rs` does sixteen at once. A constant group keeps its value. Cells that were never written have garbage before and after, the same
+/// garbage on every path.
+#[inline(always)]
+pub(crate) fn fit(group: &mut [u8], min: &mut u16, max: &mut u16) {
+    // four histograms: increments of one wait for each other where codes repeat
+    let mut parts = [[0u16; 16]; 4];
+    for quad in group.chunks_exact(4) {
+        for (part, &c) in parts.iter_mut().zip(quad) {
+            part[(c & 15) as usize] += 1;
+        }
+    }
+    let mut errors = [0u32; PADDED];
+    for (c, row) in ERRORS.iter().enumerate() {
+        let n = u32::from(parts[0][c] + parts[1][c] + parts[2][c] + parts[3][c]);
+        for (e, r) in errors.iter_mut().zip(row) {
+            *e += n * r;
+        }
+    }
+    let mut found = 0;
+    for (i, e) in errors[..RANGES].iter().enumerate() {
+        if *e < errors[found] {
+            found = i;
+        }
+    }
+    let table = &CODES[found];
+    for c in group.iter_mut() {
+        *c = table[(*c & 15) as usize];
+    }
+    let (low, high) = ends(found);
+    (*min, *max) = params(low, high, *min, *max);
 }
 
 #[cfg(test)]

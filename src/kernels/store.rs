@@ -5,7 +5,7 @@ use super::fit::fit4;
 use super::lanes::Plain;
 use super::level::{keep_row, near_row, Level};
 use super::quantize::quantize;
-use super::range::RangeRule;
+use super::range::{self, RangeRule};
 use super::scratch::{self, Scratch};
 use super::words::{PlainWords, Words};
 use super::{pack, Cells, Isa, KernelError, RowsF32, SideView};
@@ -176,6 +176,9 @@ fn run_length(cells: &[i64]) -> usize {
     n
 }
 
+/// Of as many tokens, ranges are fitted one by one.
+const FEW: usize = 4;
+
 /// Where a run is worked on.
 struct Memory {
     /// f16 values of 16 tokens.
@@ -281,6 +284,18 @@ impl Run {
         match (width, side.range_rule()) {
             (Width::B8, _) => self.place::<V, 8>(side.side(), memory, d, dst),
             (Width::B2, RangeRule::Shift) => self.place::<V, 2>(side.side(), memory, d, dst),
+            (Width::B2, RangeRule::Fit) if n <= FEW => {
+                for i in 0..n {
+                    let codes = memory.codes.add(i * pack::stride(d));
+                    pack::narrow_token::<V, 4>(codes, d);
+                    for g in 0..side.n_groups() {
+                        let group = std::slice::from_raw_parts_mut(codes.add(g * side.group()), side.group());
+                        let min = params.add(g * 2 * BLOCK + i);
+                        range::fit(group, &mut *min, &mut *min.add(BLOCK));
+                    }
+                    pack::pack_token::<2>(side.side(), codes, d, token + i, dst);
+                }
+            }
             (Width::B2, RangeRule::Fit) => {
                 self.place::<V, 4>(side.side(), memory, d, memory.at4);
                 let (out, first) = (if n == SUBTILE { dst } else { memory.at2 }, params.sub(token));
@@ -300,7 +315,9 @@ impl Run {
             return pack::pack::<V, W>(side, memory.codes, d, dst);
         }
         for i in 0..self.n {
-            pack::pack_token::<V, W>(side, memory.codes.add(i * pack::stride(d)), d, self.at % SUBTILE + i, dst);
+            let codes = memory.codes.add(i * pack::stride(d));
+            pack::narrow_token::<V, W>(codes, d);
+            pack::pack_token::<W>(side, codes, d, self.at % SUBTILE + i, dst);
         }
     }
 }
