@@ -13,7 +13,7 @@ pub(crate) trait Level: Lanes {
     /// `self / s`, for the values that a code is made of; `r` is `1 / s`. Rounding it to an integer gives what the rounded
     /// quotient gives. Not the quotient itself: its last bit may differ.
     ///
-    /// `tests::quotients_round_to_the_same_codes` shows it for every significand of `s` and every border between two codes.
+    /// `quantize::tests::all_quotients_round_to_the_same_codes` shows it for every significand of `s` and every border between two codes.
     #[inline(always)]
     unsafe fn quotient(self, s: Self, r: Self) -> Self {
         if Self::FUSED {
