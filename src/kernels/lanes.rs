@@ -59,6 +59,19 @@ pub(crate) trait Lanes: Copy {
     unsafe fn max4(x: &[Self; 4], out: *mut f32);
     /// 16 rows of 16 f32, transposed.
     unsafe fn transpose(rows: &mut [Self; LANES]);
+    /// Rounds (half to even) values from 0 to 255 and stores them as bytes.
+    #[inline(always)]
+    unsafe fn store_rounded(self, p: *mut u8) {
+        self.round().store_u8(p)
+    }
+    /// [`Lanes::store_rounded`] of four vectors, one behind the other.
+    #[inline(always)]
+    unsafe fn store_rounded4(v: [Self; 4], p: *mut u8) {
+        v[0].store_rounded(p);
+        v[1].store_rounded(p.add(LANES));
+        v[2].store_rounded(p.add(2 * LANES));
+        v[3].store_rounded(p.add(3 * LANES));
+    }
 }
 
 /// Plain Rust.
@@ -213,6 +226,12 @@ impl Lanes for Plain {
                 rows[j].0[i] = t;
             }
         }
+    }
+    #[inline(always)]
+    unsafe fn store_rounded(self, p: *mut u8) {
+        // the sum's lowest bits are the integer
+        let x = each!(|i| self.0[i] + 12582912.0);
+        p.cast::<[u8; LANES]>().write_unaligned(x.0.map(|x| x.to_bits() as u8))
     }
 }
 
@@ -374,6 +393,23 @@ mod x86 {
             }
             *rows = t;
         }
+        #[inline(always)]
+        unsafe fn store_rounded(self, p: *mut u8) {
+            // the conversion rounds; narrowing straight to memory is many times as slow as this on Zen 4
+            let x = _mm512_cvtps_epi32(self.0);
+            let w = _mm256_packus_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x));
+            let w = _mm256_permute4x64_epi64::<0b11_01_10_00>(w);
+            let b = _mm_packus_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256::<1>(w));
+            _mm_storeu_si128(p.cast(), b)
+        }
+        #[inline(always)]
+        unsafe fn store_rounded4(v: [Self; 4], p: *mut u8) {
+            let [a, b, c, d] = v.map(|x| _mm512_cvtps_epi32(x.0));
+            // packing takes the 128-bit quarters one by one: four words of each vector in turn
+            let x = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_storeu_si512(p.cast(), _mm512_permutexvar_epi32(order, x))
+        }
     }
 
     /// AVX2, FMA, F16C: two halves of eight.
@@ -528,6 +564,23 @@ mod x86 {
             for i in 0..8 {
                 rows[i] = Avx2(m[0][i], m[2][i]);
                 rows[i + 8] = Avx2(m[1][i], m[3][i]);
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_rounded(self, p: *mut u8) {
+            // the conversion rounds
+            self.store_u8(p)
+        }
+        #[inline(always)]
+        unsafe fn store_rounded4(v: [Self; 4], p: *mut u8) {
+            // packing takes the 128-bit halves one by one: four words of each vector in turn
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            for i in 0..2 {
+                let (x, y) = (v[2 * i], v[2 * i + 1]);
+                let x = _mm256_packus_epi32(_mm256_cvtps_epi32(x.0), _mm256_cvtps_epi32(x.1));
+                let y = _mm256_packus_epi32(_mm256_cvtps_epi32(y.0), _mm256_cvtps_epi32(y.1));
+                let b = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(x, y), order);
+                _mm256_storeu_si256(p.add(32 * i).cast(), b)
             }
         }
     }
