@@ -11,6 +11,10 @@
 
 #include "ggml-cpp.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -262,7 +266,31 @@ ggml_context * pmkvq_store::init_tensors() {
     return ctx;
 }
 
+// Blocks lie anywhere in the pool, so attention jumps between pages of 4 KiB: a translation for each is slow. Ask for large ones.
+static void pmkvq_use_huge_pages(void * data, size_t size) {
+#if defined(__linux__)
+    const size_t huge = 2u << 20;
+
+    uint8_t * begin = (uint8_t *) (((uintptr_t) data + huge - 1)/huge*huge);
+    uint8_t * end   = (uint8_t *) (((uintptr_t) data + size)/huge*huge);
+
+    if (begin < end && madvise(begin, end - begin, MADV_HUGEPAGE) == 0) {
+        // small pages are there already, with zeros in them: give them back, and touch the memory again
+        if (madvise(begin, end - begin, MADV_DONTNEED) == 0) {
+            memset(begin, 0, end - begin);
+        }
+    }
+#else
+    GGML_UNUSED(data);
+    GGML_UNUSED(size);
+#endif
+}
+
 void pmkvq_store::init_data() {
+    for (auto * t : t_pool) {
+        pmkvq_use_huge_pages(t->data, ggml_nbytes(t));
+    }
+
     clear(false);
 
     if (t_transforms && rt->write_transforms(cache, (float *) t_transforms->data) != 0) {

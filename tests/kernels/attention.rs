@@ -533,3 +533,85 @@ fn weights_make_the_output() {
         }
     });
 }
+
+/// What data a row of the table is about.
+const KINDS: [(&str, fn(&mut Rng, &mut Case, usize)); 8] = [
+    ("normal", |_, _, _| {}),
+    ("one large channel in the queries", |_, c, d| {
+        for q in c.q.chunks_mut(d) {
+            q[5] *= 30.0;
+        }
+    }),
+    ("large scores", |_, c, _| c.q.iter_mut().for_each(|x| *x *= 6.0)),
+    ("keys far from zero, by channel", |rng, c, d| {
+        let means: Vec<f32> = (0..d).map(|_| 8.0 * rng.normal()).collect();
+        rewrite(&mut c.k, |x, _, i| *x += means[i]);
+    }),
+    ("values far from zero, by channel", |rng, c, d| {
+        let means: Vec<f32> = (0..d).map(|_| 8.0 * rng.normal()).collect();
+        rewrite(&mut c.v, |x, _, i| *x += means[i]);
+    }),
+    ("two values only, in keys and values", |_, c, _| {
+        for side in [&mut c.k, &mut c.v] {
+            // not quite: a cache that keeps both exactly has no error to compare with
+            rewrite(side, |x, _, _| *x = x.signum() + 0.02 * *x);
+        }
+    }),
+    ("a peak over a long flat tail", |_, c, d| {
+        let peak: Vec<f32> = c.q[..d].iter().map(|x| x * 0.4).collect();
+        rewrite(&mut c.k, |x, cell, i| *x = if cell == 777 { peak[i] } else { 0.05 * *x });
+    }),
+    ("the same, values far from zero", |rng, c, d| {
+        let peak: Vec<f32> = c.q[..d].iter().map(|x| x * 0.4).collect();
+        let means: Vec<f32> = (0..d).map(|_| 8.0 * rng.normal()).collect();
+        rewrite(&mut c.k, |x, cell, i| *x = if cell == 777 { peak[i] } else { 0.05 * *x });
+        rewrite(&mut c.v, |x, _, i| *x += means[i]);
+    }),
+];
+
+/// Change what cells hold: value, cell, dimension.
+fn rewrite(c: &mut Cache, mut f: impl FnMut(&mut f32, usize, usize)) {
+    let (n, d) = (c.n_head * c.d, c.d);
+    let cells: Vec<i64> = (0..c.given.len() as i64 / n as i64).filter(|b| c.table[*b as usize / BLOCK].width != 0).collect();
+    for &cell in &cells {
+        let mut row = c.given[cell as usize * n..][..n].to_vec();
+        for (i, x) in row.iter_mut().enumerate() {
+            f(x, cell as usize, i % d);
+        }
+        c.put(&row, &[cell]);
+    }
+}
+
+/// The table of what integer queries and weights add to the error, in shares of the cache's own, on every level; printed with
+/// `--nocapture`, and at most a quarter.
+#[test]
+fn integers_add_at_most_a_quarter() {
+    let levels: Vec<Isa> = levels();
+    let names: Vec<String> = levels.iter().map(|i| format!(" {} |", i.name())).collect();
+    println!("| data | width | the cache's error | plain f32 |{}", names.concat());
+    println!("| --- | --- | --- | --- |{}", " --- |".repeat(levels.len()));
+    for (what, change) in KINDS {
+        for width in PACKED {
+            let rng = &mut Rng::new(21);
+            let mut f = Form::new(128, 128, 2000, 1);
+            (f.ratio, f.widths) = (4, vec![width]);
+            let mut c = Case::new(rng, &f);
+            // the current token's own key would be all that is seen
+            c.current = false;
+            change(rng, &mut c, 128);
+            let last: Vec<f32> = normals(rng, 2 * 128);
+            c.k.put(&last, &[1999]);
+            c.v.put(&last, &[1999]);
+            let want = c.oracle();
+            let own = c.own_error(&want);
+            let plain = error(&c.run(Isa::Reference, 1, 1, false).unwrap(), &want);
+            let mut line = format!("| {what} | {} | {own:.1e} | {:.4} |", width.bits(), plain / own);
+            for &isa in &levels {
+                let e = error(&c.run(isa, 2, 1, false).unwrap(), &want);
+                line += &format!(" {:.3} |", e / own);
+                assert!(e <= own / 4.0 + 2.0 * plain, "{what}, {width} bits, {isa:?}: {e:.2e}, the cache's {own:.2e}");
+            }
+            println!("{line}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use super::super::dots::Dots;
 use super::super::lanes::Lanes;
 use super::super::softmax::{online_step, Row};
 use super::super::{layout, tiles, KernelError};
-use super::ahead::Ahead;
+use super::ahead::{lines, Next};
 use super::half::{Halves, Runs};
 use super::packed::{scales, spread_out, Keys, Values};
 use super::task::{Visible, Work};
@@ -39,7 +39,7 @@ pub(super) unsafe fn step<I: Dots>(
     head: usize,
     visible: Visible,
     source: Source,
-    ahead: &mut Ahead,
+    next: &Next,
 ) -> Result<(), KernelError> {
     let runs = Runs { queries: visible.queries, ratio: p.ratio };
     let live = live_subtiles(visible.cells);
@@ -47,14 +47,14 @@ pub(super) unsafe fn step<I: Dots>(
         Source::Cache { block, k, wk, .. } => {
             let src = a.k.subtiles(head, block, &k, wk, live)?;
             if wk == Width::B16 {
-                halves(&src, p.dk, visible.cells).score::<I>(w, &runs, ahead);
+                halves(&src, &next.k, p.dk, visible.cells).score::<I>(w, &runs);
             } else {
-                packed_scores::<I>(&a.k, w, &runs, head, block, wk, live, src, ahead);
+                packed_scores::<I>(&a.k, w, &runs, head, block, wk, live, src, next);
             }
         }
         Source::Current { first } => {
             if let Some((k, _)) = &a.current {
-                current::<I::L>(k, head, first, visible.cells, w).score::<I>(w, &runs, ahead);
+                current::<I::L>(k, head, first, visible.cells, w).score::<I>(w, &runs);
             }
         }
     }
@@ -65,14 +65,14 @@ pub(super) unsafe fn step<I: Dots>(
         Source::Cache { block, v, wv, .. } => {
             let src = a.v.subtiles(head, block, &v, wv, live)?;
             if wv == Width::B16 {
-                halves(&src, p.dv, visible.cells).weigh::<I>(w, &runs, ahead);
+                halves(&src, &next.v, p.dv, visible.cells).weigh::<I>(w, &runs);
             } else {
-                packed_values::<I>(&a.v, w, &runs, head, block, wv, visible.cells, live, src, ahead);
+                packed_values::<I>(&a.v, w, &runs, head, block, wv, visible.cells, live, src, next);
             }
         }
         Source::Current { first } => {
             if let Some((_, v)) = &a.current {
-                current::<I::L>(v, head, first, visible.cells, w).weigh::<I>(w, &runs, ahead);
+                current::<I::L>(v, head, first, visible.cells, w).weigh::<I>(w, &runs);
             }
         }
     }
@@ -128,8 +128,8 @@ fn live_subtiles(cells: u128) -> u8 {
 }
 
 #[inline(always)]
-fn halves(src: &[*const u8; SUBTILES], head_dim: usize, live: u128) -> Halves {
-    Halves { src: src.map(|p| p.cast()), head_dim, live }
+fn halves(src: &[*const u8; SUBTILES], next: &[*const u8; SUBTILES], head_dim: usize, live: u128) -> Halves {
+    Halves { src: src.map(|p| p.cast()), next: lines(next, src), head_dim, live }
 }
 
 /// Up to 128 rows of the current batch, rounded as the cache keeps them at 16 bits.
@@ -145,7 +145,7 @@ unsafe fn current<L: Lanes>(rows: &RowsF32, head: usize, first: usize, live: u12
     for (s, p) in src.iter_mut().enumerate() {
         *p = w.current.add(s * SUBTILE * d);
     }
-    Halves { src, head_dim: d, live }
+    Halves { src, next: src.map(|p| p.cast()), head_dim: d, live }
 }
 
 /// A block's codes one to a byte, in the layout of 8 bits.
@@ -177,17 +177,21 @@ unsafe fn packed_scores<I: Dots>(
     width: Width,
     live: u8,
     mut src: [*const u8; SUBTILES],
-    ahead: &mut Ahead,
+    next: &Next,
 ) {
     // what hidden tokens get does not matter, as long as nobody multiplies with it
-    scales::<I::L>(side.params(block, head, 0), side.n_groups(), width, u128::MAX, w.scales);
+    let params = side.params(block, head, 0);
+    scales::<I>(params, next.params_k, side.n_groups(), width, u128::MAX, w.scales);
+    let mut ahead = lines(&next.k, &src);
     let mut stored = width;
     if width != Width::B8 && runs.rows() > SPREAD_ROWS {
         spread::<I>(side, width, live, &mut src, w.codes);
         stored = Width::B8;
+        ahead = src;
     }
     let keys = Keys {
         src,
+        next: ahead,
         width,
         head_dim: side.head_dim(),
         group: side.group(),
@@ -198,18 +202,17 @@ unsafe fn packed_scores<I: Dots>(
         scores: w.scores,
     };
     match stored {
-        Width::B8 => score_rows::<I, 8, 2>(&keys, runs, live, ahead),
-        Width::B4 => score_rows::<I, 4, 2>(&keys, runs, live, ahead),
-        _ => score_rows::<I, 2, 4>(&keys, runs, live, ahead),
+        Width::B8 => score_rows::<I, 8, 2>(&keys, runs, live),
+        Width::B4 => score_rows::<I, 4, 2>(&keys, runs, live),
+        _ => score_rows::<I, 2, 4>(&keys, runs, live),
     }
 }
 
 /// Rows and subtiles at a time are as many as keep all sums in registers.
 #[inline(always)]
-unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs: &Runs, live: u8, ahead: &mut Ahead) {
+unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs: &Runs, live: u8) {
     let step = if I::LARGE { 4 } else { 2 };
     for subtile in (0..SUBTILES).step_by(step) {
-        ahead.go::<I>(step);
         if live >> subtile & ((1 << step) - 1) == 0 {
             continue;
         }
@@ -261,16 +264,20 @@ unsafe fn packed_values<I: Dots>(
     cells: u128,
     live: u8,
     mut src: [*const u8; SUBTILES],
-    ahead: &mut Ahead,
+    next: &Next,
 ) {
-    scales::<I::L>(side.params(block, head, 0), side.n_groups(), width, cells, w.scales);
+    let params = side.params(block, head, 0);
+    scales::<I>(params, next.params_v, side.n_groups(), width, cells, w.scales);
+    let mut ahead = lines(&next.v, &src);
     let mut stored = width;
     if width != Width::B8 && runs.rows() > SPREAD_ROWS {
         spread::<I>(side, width, live, &mut src, w.codes);
         stored = Width::B8;
+        ahead = src;
     }
     let values = Values {
         src,
+        next: ahead,
         live,
         n_live: cells.count_ones(),
         width,
@@ -285,40 +292,40 @@ unsafe fn packed_values<I: Dots>(
         words: w.words,
     };
     match stored {
-        Width::B8 => weigh_rows::<I, 8, 2>(&values, runs, ahead),
-        Width::B4 => weigh_rows::<I, 4, 2>(&values, runs, ahead),
-        _ => weigh_rows::<I, 2, 4>(&values, runs, ahead),
+        Width::B8 => weigh_rows::<I, 8, 2>(&values, runs),
+        Width::B4 => weigh_rows::<I, 4, 2>(&values, runs),
+        _ => weigh_rows::<I, 2, 4>(&values, runs),
     }
 }
 
 #[inline(always)]
-unsafe fn weigh_rows<I: Dots, const W: usize, const N: usize>(values: &Values, runs: &Runs, ahead: &mut Ahead) {
+unsafe fn weigh_rows<I: Dots, const W: usize, const N: usize>(values: &Values, runs: &Runs) {
     for (mut row, end) in runs.ranges() {
         while row < end {
             let n = end - row;
             row += match (I::LARGE, n) {
                 (true, 4..) => {
-                    values.weigh::<I, W, N, 4, 4, 2>(row, ahead);
+                    values.weigh::<I, W, N, 4, 4, 2>(row);
                     4
                 }
                 (true, 2..) => {
-                    values.weigh::<I, W, N, 2, 4, 4>(row, ahead);
+                    values.weigh::<I, W, N, 2, 4, 4>(row);
                     2
                 }
                 (true, _) => {
-                    values.weigh::<I, W, N, 1, 4, 4>(row, ahead);
+                    values.weigh::<I, W, N, 1, 4, 4>(row);
                     1
                 }
                 (false, 4..) => {
-                    values.weigh::<I, W, N, 4, 1, 1>(row, ahead);
+                    values.weigh::<I, W, N, 4, 1, 1>(row);
                     4
                 }
                 (false, 2..) => {
-                    values.weigh::<I, W, N, 2, 2, 2>(row, ahead);
+                    values.weigh::<I, W, N, 2, 2, 2>(row);
                     2
                 }
                 (false, _) => {
-                    values.weigh::<I, W, N, 1, 2, 2>(row, ahead);
+                    values.weigh::<I, W, N, 1, 2, 2>(row);
                     1
                 }
             };

@@ -3,7 +3,6 @@
 use super::super::dots::Dots;
 use super::super::lanes::{Lanes, LANES};
 use super::super::tiles;
-use super::ahead::Ahead;
 use super::task::Work;
 use crate::geometry::{BLOCK, SUBTILE, SUBTILES};
 
@@ -19,6 +18,8 @@ const STEP: usize = 4;
 pub(super) struct Halves {
     /// Of subtiles without a visible token, anything.
     pub src: [*const u16; SUBTILES],
+    /// Those of the next block, to be asked for.
+    pub next: [*const u8; SUBTILES],
     pub head_dim: usize,
     /// Visible tokens, 16 bits for each subtile.
     pub live: u128,
@@ -34,20 +35,22 @@ impl Halves {
     /// # Safety
     /// `src` of subtiles with visible tokens are valid; the CPU has the instructions of `L`.
     #[inline(always)]
-    pub unsafe fn score<I: Dots>(&self, w: &Work, runs: &Runs, ahead: &mut Ahead) {
+    pub unsafe fn score<I: Dots>(&self, w: &Work, runs: &Runs) {
         if runs.rows() <= FEW_ROWS && self.head_dim.is_multiple_of(LANES) {
             for s in 0..SUBTILES {
                 if self.live(s) == 0 {
                     continue;
                 }
-                ahead.go::<I>(1);
                 if I::L::LOADS_F16 {
-                    self.few_rows::<I::L, u16>(w, runs, s, self.src[s]);
+                    self.few_rows::<I, u16>(w, runs, s, self.src[s], self.next[s]);
                 } else {
                     for i in (0..SUBTILE * self.head_dim).step_by(LANES) {
+                        if i.is_multiple_of(32) {
+                            I::prefetch(self.next[s].wrapping_add(2 * i));
+                        }
                         I::L::load_f16(self.src[s].add(i)).store(w.tile.add(i));
                     }
-                    self.few_rows::<I::L, f32>(w, runs, s, w.tile);
+                    self.few_rows::<I, f32>(w, runs, s, w.tile, w.tile.cast());
                 }
             }
             return;
@@ -56,7 +59,6 @@ impl Halves {
             if self.live(pair) | self.live(pair + 1) == 0 {
                 continue;
             }
-            ahead.go::<I>(2);
             for i in 0..2 {
                 let tile = w.tile.add(i * self.head_dim * LANES);
                 if self.live(pair + i) == 0 {
@@ -72,14 +74,22 @@ impl Halves {
     }
 
     #[inline(always)]
-    unsafe fn few_rows<L: Lanes, T: Row>(&self, w: &Work, runs: &Runs, subtile: usize, src: *const T) {
+    unsafe fn few_rows<I: Dots, T: Row>(
+        &self,
+        w: &Work,
+        runs: &Runs,
+        subtile: usize,
+        src: *const T,
+        mut next: *const u8,
+    ) {
         for (mut row, end) in runs.ranges() {
             macro_rules! rows {
                 ($n:expr) => {
-                    while $n <= L::DOT_ROWS && row + $n <= end {
+                    while $n <= I::L::DOT_ROWS && row + $n <= end {
                         let q = w.q.add(row * w.stride_q);
                         let out = w.scores.add(row * BLOCK + subtile * SUBTILE);
-                        dot_rows::<L, T, $n>(q, w.stride_q, src, self.head_dim, out);
+                        dot_rows::<I, T, $n>(q, w.stride_q, src, next, self.head_dim, out);
+                        next = src.cast();
                         row += $n;
                     }
                 };
@@ -95,7 +105,7 @@ impl Halves {
     /// # Safety
     /// As [`Halves::score`].
     #[inline(always)]
-    pub unsafe fn weigh<I: Dots>(&self, w: &Work, runs: &Runs, ahead: &mut Ahead) {
+    pub unsafe fn weigh<I: Dots>(&self, w: &Work, runs: &Runs) {
         for (from, to) in runs.ranges() {
             for row in from..to {
                 let factor = *w.factors.add(row);
@@ -109,7 +119,7 @@ impl Halves {
         }
         if I::L::LOADS_F16 && runs.rows() <= FEW_ROWS && self.head_dim.is_multiple_of(LANES) {
             for (from, to) in runs.ranges() {
-                self.weigh_few::<I>(w, from, to, ahead);
+                self.weigh_few::<I>(w, from, to);
             }
             return;
         }
@@ -117,7 +127,6 @@ impl Halves {
             if self.live(pair) | self.live(pair + 1) == 0 {
                 continue;
             }
-            ahead.go::<I>(2);
             for i in 0..2 {
                 let (tile, live) = (w.tile.add(i * SUBTILE * w.stride_v), self.live(pair + i));
                 if live == 0 {
@@ -133,7 +142,7 @@ impl Halves {
     }
 
     #[inline(always)]
-    unsafe fn weigh_few<I: Dots>(&self, w: &Work, mut row: usize, end: usize, ahead: &mut Ahead) {
+    unsafe fn weigh_few<I: Dots>(&self, w: &Work, mut row: usize, end: usize) {
         macro_rules! rows {
             ($n:expr) => {
                 while row + $n <= end {
@@ -141,8 +150,7 @@ impl Halves {
                     macro_rules! cols {
                         ($c:expr) => {
                             while d + $c * LANES <= self.head_dim {
-                                ahead.go::<I>($c);
-                                self.weigh_columns::<I::L, $n, $c>(w, row, d);
+                                self.weigh_columns::<I, $n, $c>(w, row, d);
                                 d += $c * LANES;
                             }
                         };
@@ -160,26 +168,30 @@ impl Halves {
 
     /// Tokens that nobody sees are left out: what they hold may be NaN.
     #[inline(always)]
-    unsafe fn weigh_columns<L: Lanes, const R: usize, const C: usize>(&self, w: &Work, row: usize, d: usize) {
-        let mut a = [[L::splat(0.0); C]; R];
+    unsafe fn weigh_columns<I: Dots, const R: usize, const C: usize>(&self, w: &Work, row: usize, d: usize) {
+        let mut a = [[I::L::splat(0.0); C]; R];
         for r in 0..R {
             for c in 0..C {
-                a[r][c] = L::load(w.acc.add((row + r) * w.stride_v + d + c * LANES));
+                a[r][c] = I::L::load(w.acc.add((row + r) * w.stride_v + d + c * LANES));
             }
         }
         for s in 0..SUBTILES {
             let mut live = self.live(s);
             let p = w.scores.add(row * BLOCK + s * SUBTILE);
+            let ahead = if row == 0 { self.next[s] } else { self.src[s].cast() };
             while live != 0 {
                 let t = live.trailing_zeros() as usize;
                 live &= live - 1;
                 let v = self.src[s].add(t * self.head_dim + d);
-                let mut x = [L::splat(0.0); C];
+                for c in (0..C).step_by(2) {
+                    I::prefetch(ahead.wrapping_add(2 * (t * self.head_dim + d + c * LANES)));
+                }
+                let mut x = [I::L::splat(0.0); C];
                 for c in 0..C {
-                    x[c] = L::load_f16(v.add(c * LANES));
+                    x[c] = I::L::load_f16(v.add(c * LANES));
                 }
                 for r in 0..R {
-                    let y = L::splat(*p.add(r * BLOCK + t));
+                    let y = I::L::splat(*p.add(r * BLOCK + t));
                     for c in 0..C {
                         a[r][c] = x[c].mul_add(y, a[r][c]);
                     }
@@ -219,30 +231,37 @@ impl Row for f32 {
 /// `q` holds `R` rows of `head_dim` values (a multiple of 16), `k` 16 such rows; `out` takes 16 values for each of `R` rows
 /// of scores.
 #[inline(always)]
-unsafe fn dot_rows<L: Lanes, T: Row, const R: usize>(
+unsafe fn dot_rows<I: Dots, T: Row, const R: usize>(
     q: *const f32,
     stride_q: usize,
     k: *const T,
+    next: *const u8,
     head_dim: usize,
     out: *mut f32,
 ) {
     for t in (0..SUBTILE).step_by(STEP) {
         let k = k.add(t * head_dim);
-        let mut a = [[L::splat(0.0); STEP]; R];
+        let mut a = [[I::L::splat(0.0); STEP]; R];
         for d in (0..head_dim).step_by(LANES) {
-            let mut x = [L::splat(0.0); STEP];
+            // a line holds twice as many values
+            if d.is_multiple_of(2 * LANES) {
+                for i in 0..STEP {
+                    I::prefetch(next.wrapping_add(2 * ((t + i) * head_dim + d)));
+                }
+            }
+            let mut x = [I::L::splat(0.0); STEP];
             for i in 0..STEP {
-                x[i] = T::load::<L>(k.add(i * head_dim + d));
+                x[i] = T::load::<I::L>(k.add(i * head_dim + d));
             }
             for r in 0..R {
-                let y = L::load(q.add(r * stride_q + d));
+                let y = I::L::load(q.add(r * stride_q + d));
                 for i in 0..STEP {
                     a[r][i] = x[i].mul_add(y, a[r][i]);
                 }
             }
         }
         for r in 0..R {
-            L::sum4(&a[r], out.add(r * BLOCK + t));
+            I::L::sum4(&a[r], out.add(r * BLOCK + t));
         }
     }
 }

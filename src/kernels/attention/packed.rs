@@ -12,7 +12,6 @@
 
 use super::super::dots::{Bits, Dots, WIDE_MAX};
 use super::super::lanes::{Lanes, LANES};
-use super::ahead::Ahead;
 use crate::geometry::{Width, BLOCK, SUBTILE, SUBTILES};
 
 /// Words (of four values) of a block of weights.
@@ -127,13 +126,24 @@ pub(super) unsafe fn quantize_query<I: Dots>(
 /// # Safety
 /// `params` is the minimum plane of the block's group 0, `out` takes `n_groups * 2 * BLOCK` values.
 #[inline(always)]
-pub(super) unsafe fn scales<L: Lanes>(params: *const u16, n_groups: usize, width: Width, live: u128, out: *mut f32) {
-    let inverse = L::splat(1.0 / ((1u32 << width.bits()) - 1) as f32);
+pub(super) unsafe fn scales<I: Dots>(
+    params: *const u16,
+    next: *const u16,
+    n_groups: usize,
+    width: Width,
+    live: u128,
+    out: *mut f32,
+) {
+    let inverse = I::L::splat(1.0 / ((1u32 << width.bits()) - 1) as f32);
     for g in 0..n_groups {
-        let (params, out) = (params.add(g * 2 * BLOCK), out.add(g * 2 * BLOCK));
+        let (params, next) = (params.add(g * 2 * BLOCK), next.wrapping_add(g * 2 * BLOCK));
+        let out = out.add(g * 2 * BLOCK);
+        for i in (0..2 * BLOCK).step_by(32) {
+            I::prefetch(next.wrapping_add(i).cast());
+        }
         for i in (0..BLOCK).step_by(LANES) {
-            let min = L::load_f16(params.add(i));
-            let max = L::load_f16(params.add(BLOCK + i));
+            let min = I::L::load_f16(params.add(i));
+            let max = I::L::load_f16(params.add(BLOCK + i));
             max.sub(min).mul(inverse).store(out.add(i));
             min.store(out.add(BLOCK + i));
         }
@@ -165,17 +175,25 @@ pub(super) unsafe fn spread_out<I: Dots, const W: usize>(src: *const u8, n_rows:
     }
 }
 
-/// `N` quads beginning with quad `N * i`, at the same place of their rows.
+/// `N` quads beginning with quad `N * i`, at the same place of their rows. The same lines of `next` are asked for.
 ///
 /// # Safety
 /// `src` is that place in row 0; the rows, `row` bytes apart, hold the quads.
 #[inline(always)]
-unsafe fn quads<I: Dots, const W: usize, const N: usize>(src: *const u8, row: usize, i: usize) -> [Bits<I>; N] {
+unsafe fn quads<I: Dots, const W: usize, const N: usize>(
+    src: *const u8,
+    next: *const u8,
+    row: usize,
+    i: usize,
+) -> [Bits<I>; N] {
     let per = 8 / W;
-    let mut bits = [I::L::load_bits(src.add(i * N / per * row)); N];
+    let first = i * N / per * row;
+    I::prefetch(next.wrapping_add(first));
+    let mut bits = [I::L::load_bits(src.add(first)); N];
     for n in 0..N {
         if W == 8 {
             if n > 0 {
+                I::prefetch(next.wrapping_add((i * N + n) * row));
                 bits[n] = I::L::load_bits(src.add((i * N + n) * row));
             }
         } else {
@@ -202,6 +220,7 @@ unsafe fn sums<
 >(
     acc: &mut Sums<I, R, S>,
     src: &[*const u8; S],
+    next: &[*const u8; S],
     row: usize,
     steps: usize,
     x: *const u32,
@@ -210,7 +229,7 @@ unsafe fn sums<
 ) {
     for i in 0..steps {
         for s in 0..S {
-            let codes = quads::<I, W, N>(src[s], row, i);
+            let codes = quads::<I, W, N>(src[s], next[s], row, i);
             for r in 0..R {
                 let x = x.add(r * stride + i * N);
                 if WIDE {
@@ -252,6 +271,8 @@ impl<I: Dots, const R: usize, const S: usize> Sums<I, R, S> {
 pub(super) struct Keys {
     /// Subtiles; of those without a visible token, any of the block's.
     pub src: [*const u8; SUBTILES],
+    /// Those of the next block.
+    pub next: [*const u8; SUBTILES],
     pub width: Width,
     pub head_dim: usize,
     pub group: usize,
@@ -282,13 +303,17 @@ impl Keys {
         let (x, stride) = if WIDE { (self.wide, 2 * words) } else { (self.narrow, words) };
         for g in 0..n_groups {
             let first = g * self.group / 4;
-            let mut src = [self.src[subtile]; S];
+            // one row of a tile asks for the next block, the others for what is there
+            let ahead = if row == 0 { &self.next } else { &self.src };
+            let (mut src, mut next) = ([self.src[subtile]; S], [self.src[subtile]; S]);
             for s in 0..S {
-                src[s] = self.src[subtile + s].add(first * W / 8 * 4 * SUBTILE);
+                let at = first * W / 8 * 4 * SUBTILE;
+                src[s] = self.src[subtile + s].add(at);
+                next[s] = ahead[subtile + s].wrapping_add(at);
             }
             let mut acc = Sums::<I, R, S>::zero();
             let x = x.add(row * stride + first);
-            sums::<I, W, N, R, S, WIDE, true>(&mut acc, &src, 4 * SUBTILE, self.group / 4 / N, x, stride, plane);
+            sums::<I, W, N, R, S, WIDE, true>(&mut acc, &src, &next, 4 * SUBTILE, self.group / 4 / N, x, stride, plane);
             for r in 0..R {
                 let q = &*self.groups.add((row + r) * n_groups + g);
                 let (a, b) = q.terms::<I>(self.width, WIDE);
@@ -399,6 +424,7 @@ static DITHER: [f32; BLOCK] = {
 #[derive(Clone, Copy)]
 pub(super) struct Values {
     pub src: [*const u8; SUBTILES],
+    pub next: [*const u8; SUBTILES],
     /// Subtiles with a visible token.
     pub live: u8,
     pub n_live: u32,
@@ -428,7 +454,6 @@ impl Values {
     pub unsafe fn weigh<I: Dots, const W: usize, const N: usize, const R: usize, const CN: usize, const CW: usize>(
         &self,
         row: usize,
-        ahead: &mut Ahead,
     ) {
         for g in 0..self.head_dim / self.group {
             let scales = self.scales.add(g * 2 * BLOCK);
@@ -439,9 +464,9 @@ impl Values {
                 wide |= !w.narrow;
             }
             if wide {
-                self.group::<I, W, N, R, CW, true>(row, g, &weights, ahead);
+                self.group::<I, W, N, R, CW, true>(row, g, &weights);
             } else {
-                self.group::<I, W, N, R, CN, false>(row, g, &weights, ahead);
+                self.group::<I, W, N, R, CN, false>(row, g, &weights);
             }
         }
     }
@@ -452,7 +477,6 @@ impl Values {
         row: usize,
         g: usize,
         weights: &[Weights; R],
-        ahead: &mut Ahead,
     ) {
         if W == 2 && WIDE {
             // such rows are never wide
@@ -493,7 +517,6 @@ impl Values {
         let end = (g + 1) * self.group;
         let mut d = g * self.group;
         while d + C * LANES <= end {
-            ahead.go::<I>(C);
             self.columns::<I, W, N, R, C, WIDE>(row, d, &steps, &constants);
             d += C * LANES;
         }
@@ -516,13 +539,15 @@ impl Values {
             if self.live >> s & 1 == 0 {
                 continue;
             }
-            let mut src = [self.src[s]; C];
+            let ahead = if row == 0 { self.next[s] } else { self.src[s] };
+            let (mut src, mut next) = ([self.src[s]; C], [ahead; C]);
             for c in 0..C {
                 src[c] = self.src[s].add(4 * (d + c * LANES));
+                next[c] = ahead.wrapping_add(4 * (d + c * LANES));
             }
             let x = self.words.add(s * SUBTILE / 4);
             let stride = 2 * WEIGHT_WORDS;
-            sums::<I, W, N, R, C, WIDE, false>(&mut acc, &src, 4 * self.head_dim, 4 / N, x, stride, WEIGHT_WORDS);
+            sums::<I, W, N, R, C, WIDE, false>(&mut acc, &src, &next, 4 * self.head_dim, 4 / N, x, stride, WEIGHT_WORDS);
         }
         for r in 0..R {
             let out = self.acc.add((row + r) * self.stride + d);

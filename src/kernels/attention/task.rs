@@ -6,7 +6,7 @@ use super::super::f16;
 use super::super::lanes::{Lanes, LANES};
 use super::super::scratch::Scratch;
 use super::super::KernelError;
-use super::ahead::Ahead;
+use super::ahead::Next;
 use super::block::{self, Source};
 use super::packed::{self, Query, WEIGHT_WORDS};
 use super::split::{self, next_task, tile_tokens, Schedule};
@@ -183,7 +183,7 @@ unsafe fn task<I: Dots>(
         for first in (0..a.cells.len()).step_by(BLOCK) {
             let visible = current_mask(a, w, &tokens, first);
             if visible.cells != 0 {
-                let done = block::step::<I>(a, p, w, head, visible, Source::Current { first }, &mut Ahead::none());
+                let done = block::step::<I>(a, p, w, head, visible, Source::Current { first }, &Next::NOTHING);
                 result = result.and(done);
             }
         }
@@ -217,12 +217,12 @@ unsafe fn cache_block<I: Dots>(
     let (Some(wk), Some(wv)) = (a.k.width(block, &k)?, a.v.width(block, &v)?) else {
         return Ok(());
     };
-    let mut ahead = Ahead::block(a, p, head, block + 1);
+    let next = Next::of(a, p, head, block + 1);
     let visible = block_mask::<I::L>(&a.mask, p, w, tokens, block, excluded);
     if visible.cells == 0 {
         return Ok(());
     }
-    block::step::<I>(a, p, w, head, visible, Source::Cache { block, k, v, wk, wv }, &mut ahead)
+    block::step::<I>(a, p, w, head, visible, Source::Cache { block, k, v, wk, wv }, &next)
 }
 
 /// The mask of a block in f32, excluded cells and those beyond `n_kv` at -inf.
