@@ -7,8 +7,8 @@ use pmkvq::geometry::{Side, Width, BLOCK};
 use pmkvq::kernels::oracle::attention_f64;
 use pmkvq::kernels::reference::{attention_weights, read_cell};
 use pmkvq::kernels::{
-    attention_merge_at, attention_partial_at, AttentionArgs, Isa, KernelError, MaskF16, MergeArgs,
-    PartialsMut, RowsF32, Schedule,
+    attention_merge_at, attention_partial_at, AttentionArgs, Isa, KernelError, MaskF16, MergeArgs, PartialsMut,
+    RowsF32, Schedule,
 };
 use std::sync::atomic::AtomicUsize;
 
@@ -572,7 +572,8 @@ const KINDS: [(&str, fn(&mut Rng, &mut Case, usize)); 8] = [
 /// Change what cells hold: value, cell, dimension.
 fn rewrite(c: &mut Cache, mut f: impl FnMut(&mut f32, usize, usize)) {
     let (n, d) = (c.n_head * c.d, c.d);
-    let cells: Vec<i64> = (0..c.given.len() as i64 / n as i64).filter(|b| c.table[*b as usize / BLOCK].width != 0).collect();
+    let cells: Vec<i64> =
+        (0..c.given.len() as i64 / n as i64).filter(|b| c.table[*b as usize / BLOCK].width != 0).collect();
     for &cell in &cells {
         let mut row = c.given[cell as usize * n..][..n].to_vec();
         for (i, x) in row.iter_mut().enumerate() {

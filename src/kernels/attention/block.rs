@@ -23,7 +23,9 @@ pub(super) enum Source {
         wv: Width,
     },
     /// Tokens of the current batch from this one on.
-    Current { first: usize },
+    Current {
+        first: usize,
+    },
 }
 
 /// Beyond this many rows a block's codes are first laid out one to a byte.
@@ -182,12 +184,12 @@ unsafe fn packed_scores<I: Dots>(
     // what hidden tokens get does not matter, as long as nobody multiplies with it
     let params = side.params(block, head, 0);
     scales::<I>(params, next.params_k, side.n_groups(), width, u128::MAX, w.scales);
-    let mut ahead = lines(&next.k, &src);
+    let mut ahead = next.k;
     let mut stored = width;
     if width != Width::B8 && runs.rows() > SPREAD_ROWS {
         spread::<I>(side, width, live, &mut src, w.codes);
         stored = Width::B8;
-        ahead = src;
+        ahead = [std::ptr::null(); SUBTILES];
     }
     let keys = Keys {
         src,
@@ -208,7 +210,8 @@ unsafe fn packed_scores<I: Dots>(
     }
 }
 
-/// Rows and subtiles at a time are as many as keep all sums in registers.
+/// Rows and subtiles at a time are as many as keep all sums in registers (and, on small register files, fewer kinds of them:
+/// each is compiled for every width and level).
 #[inline(always)]
 unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs: &Runs, live: u8) {
     let step = if I::LARGE { 4 } else { 2 };
@@ -221,13 +224,17 @@ unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs:
                 let n = match end - row {
                     n if n >= 8 && I::LARGE => 8,
                     n if n >= 4 => 4,
-                    n => n.min(2),
+                    n if n >= 2 && I::LARGE => 2,
+                    _ => 1,
                 };
-                let narrow = keys.narrow_rows(row, n);
+                let narrow = W == 2 || keys.narrow_rows(row, n);
                 macro_rules! score {
                     ($r:expr, $s:expr, $wide:expr) => {
-                        for s in (subtile..subtile + step).step_by($s) {
-                            keys.score::<I, W, N, $r, $s, $wide>(row, s);
+                        // codes of 2 bits are always multiplied by narrow integers: the other way is not compiled
+                        if W != 2 || !$wide {
+                            for s in (subtile..subtile + step).step_by($s) {
+                                keys.score::<I, W, N, $r, $s, $wide>(row, s);
+                            }
                         }
                     };
                 }
@@ -242,8 +249,6 @@ unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs:
                     (true, _, false) => score!(1, 4, true),
                     (false, 4, true) => score!(4, 1, false),
                     (false, 4, false) => score!(4, 1, true),
-                    (false, 2, true) => score!(2, 2, false),
-                    (false, 2, false) => score!(2, 2, true),
                     (false, _, true) => score!(1, 2, false),
                     (false, _, false) => score!(1, 2, true),
                 }
@@ -268,12 +273,12 @@ unsafe fn packed_values<I: Dots>(
 ) {
     let params = side.params(block, head, 0);
     scales::<I>(params, next.params_v, side.n_groups(), width, cells, w.scales);
-    let mut ahead = lines(&next.v, &src);
+    let mut ahead = next.v;
     let mut stored = width;
     if width != Width::B8 && runs.rows() > SPREAD_ROWS {
         spread::<I>(side, width, live, &mut src, w.codes);
         stored = Width::B8;
-        ahead = src;
+        ahead = [std::ptr::null(); SUBTILES];
     }
     let values = Values {
         src,
@@ -319,10 +324,6 @@ unsafe fn weigh_rows<I: Dots, const W: usize, const N: usize>(values: &Values, r
                 (false, 4..) => {
                     values.weigh::<I, W, N, 4, 1, 1>(row);
                     4
-                }
-                (false, 2..) => {
-                    values.weigh::<I, W, N, 2, 2, 2>(row);
-                    2
                 }
                 (false, _) => {
                     values.weigh::<I, W, N, 1, 2, 2>(row);

@@ -129,6 +129,9 @@ impl Halves {
             }
             for i in 0..2 {
                 let (tile, live) = (w.tile.add(i * SUBTILE * w.stride_v), self.live(pair + i));
+                for line in (0..2 * SUBTILE * self.head_dim).step_by(64) {
+                    I::prefetch(self.next[pair + i].wrapping_add(line));
+                }
                 if live == 0 {
                     std::ptr::write_bytes(tile, 0, SUBTILE * w.stride_v);
                 } else {

@@ -175,7 +175,7 @@ pub(super) unsafe fn spread_out<I: Dots, const W: usize>(src: *const u8, n_rows:
     }
 }
 
-/// `N` quads beginning with quad `N * i`, at the same place of their rows. The same lines of `next` are asked for.
+/// `N` quads beginning with quad `N * i`, at the same place of their rows. The same lines of `next`, unless it is null, are asked for.
 ///
 /// # Safety
 /// `src` is that place in row 0; the rows, `row` bytes apart, hold the quads.
@@ -188,12 +188,17 @@ unsafe fn quads<I: Dots, const W: usize, const N: usize>(
 ) -> [Bits<I>; N] {
     let per = 8 / W;
     let first = i * N / per * row;
-    I::prefetch(next.wrapping_add(first));
+    let ahead = !next.is_null();
+    if ahead {
+        I::prefetch(next.wrapping_add(first));
+    }
     let mut bits = [I::L::load_bits(src.add(first)); N];
     for n in 0..N {
         if W == 8 {
             if n > 0 {
-                I::prefetch(next.wrapping_add((i * N + n) * row));
+                if ahead {
+                    I::prefetch(next.wrapping_add((i * N + n) * row));
+                }
                 bits[n] = I::L::load_bits(src.add((i * N + n) * row));
             }
         } else {
@@ -271,7 +276,7 @@ impl<I: Dots, const R: usize, const S: usize> Sums<I, R, S> {
 pub(super) struct Keys {
     /// Subtiles; of those without a visible token, any of the block's.
     pub src: [*const u8; SUBTILES],
-    /// Those of the next block.
+    /// Those of the next block, to be asked for, or null.
     pub next: [*const u8; SUBTILES],
     pub width: Width,
     pub head_dim: usize,
@@ -303,13 +308,14 @@ impl Keys {
         let (x, stride) = if WIDE { (self.wide, 2 * words) } else { (self.narrow, words) };
         for g in 0..n_groups {
             let first = g * self.group / 4;
-            // one row of a tile asks for the next block, the others for what is there
-            let ahead = if row == 0 { &self.next } else { &self.src };
-            let (mut src, mut next) = ([self.src[subtile]; S], [self.src[subtile]; S]);
+            let (mut src, mut next) = ([self.src[subtile]; S], [std::ptr::null(); S]);
             for s in 0..S {
                 let at = first * W / 8 * 4 * SUBTILE;
                 src[s] = self.src[subtile + s].add(at);
-                next[s] = ahead[subtile + s].wrapping_add(at);
+                // the first rows ask for everybody
+                if row == 0 && !self.next[subtile + s].is_null() {
+                    next[s] = self.next[subtile + s].wrapping_add(at);
+                }
             }
             let mut acc = Sums::<I, R, S>::zero();
             let x = x.add(row * stride + first);
@@ -520,7 +526,8 @@ impl Values {
             self.columns::<I, W, N, R, C, WIDE>(row, d, &steps, &constants);
             d += C * LANES;
         }
-        while d < end {
+        // where C is 1 nothing is left, and nothing is compiled
+        while C > 1 && d < end {
             self.columns::<I, W, N, R, 1, WIDE>(row, d, &steps, &constants);
             d += LANES;
         }
@@ -539,15 +546,25 @@ impl Values {
             if self.live >> s & 1 == 0 {
                 continue;
             }
-            let ahead = if row == 0 { self.next[s] } else { self.src[s] };
-            let (mut src, mut next) = ([self.src[s]; C], [ahead; C]);
+            let (mut src, mut next) = ([self.src[s]; C], [std::ptr::null(); C]);
             for c in 0..C {
                 src[c] = self.src[s].add(4 * (d + c * LANES));
-                next[c] = ahead.wrapping_add(4 * (d + c * LANES));
+                if row == 0 && !self.next[s].is_null() {
+                    next[c] = self.next[s].wrapping_add(4 * (d + c * LANES));
+                }
             }
             let x = self.words.add(s * SUBTILE / 4);
             let stride = 2 * WEIGHT_WORDS;
-            sums::<I, W, N, R, C, WIDE, false>(&mut acc, &src, &next, 4 * self.head_dim, 4 / N, x, stride, WEIGHT_WORDS);
+            sums::<I, W, N, R, C, WIDE, false>(
+                &mut acc,
+                &src,
+                &next,
+                4 * self.head_dim,
+                4 / N,
+                x,
+                stride,
+                WEIGHT_WORDS,
+            );
         }
         for r in 0..R {
             let out = self.acc.add((row + r) * self.stride + d);
