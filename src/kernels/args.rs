@@ -3,7 +3,7 @@
 
 use super::range::RangeRule;
 use super::{layout, KernelError};
-use crate::geometry::{page_bytes, BlockEntry, Side, Width, BLOCK, MAX_GROUP, SUBTILE};
+use crate::geometry::{page_bytes, BlockEntry, Side, Width, BLOCK, MAX_GROUP};
 use std::marker::PhantomData;
 
 /// Largest head dimension that is accepted.
@@ -352,11 +352,6 @@ impl<'a> PartialsMut<'a> {
         assert!((i + 1) * n <= self.len);
         std::slice::from_raw_parts_mut(self.ptr.add(i * n), n)
     }
-}
-
-/// Cells of a subtile that a mask of 128 bits marks.
-pub(crate) const fn subtile_bits(bits: u128, subtile: usize) -> u16 {
-    (bits >> (subtile * SUBTILE)) as u16
 }
 
 /// Blocks that hold `n` cells.

@@ -10,6 +10,9 @@ use crate::geometry::Width;
 /// The largest f16; values beyond it are stored as it.
 pub const F16_MAX: f32 = 65504.0;
 
+/// f16 minus infinity, as masks have it.
+pub const NEG_INFINITY: u16 = 0xfc00;
+
 /// An f32 as the cache keeps it at 16 bits: rounded to f16, half to even, saturated; any NaN becomes one NaN.
 pub fn to_f16(x: f32) -> u16 {
     f16::from_f32(x)

@@ -12,18 +12,21 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C.
     Avx2,
+    /// AVX2 and the dot products of AVX-VNNI, or their twins of AVX-512 VNNI on vectors of 256 bits.
+    AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
 }
 
 impl Isa {
-    pub const ALL: [Isa; 4] = [Isa::Reference, Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 5] = [Isa::Reference, Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
 
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Reference => "reference",
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
         }
     }
@@ -37,6 +40,12 @@ impl Isa {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => {
+                Isa::Avx2.available()
+                    && (is_x86_feature_detected!("avxvnni")
+                        || (is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni")))
+            }
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 Isa::Avx2.available()
                     && is_x86_feature_detected!("avx512f")
@@ -46,13 +55,13 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => false,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => false,
         }
     }
 
     /// The best that this CPU has.
     pub fn best() -> Isa {
-        [Isa::Avx512, Isa::Avx2].into_iter().find(|l| l.available()).unwrap_or(Isa::Scalar)
+        [Isa::Avx512, Isa::AvxVnni, Isa::Avx2].into_iter().find(|l| l.available()).unwrap_or(Isa::Scalar)
     }
 
     /// The level in use: `PMKVQ_CPU`, read once, or the best.

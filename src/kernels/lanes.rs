@@ -10,9 +10,13 @@ pub const LANES: usize = 16;
 pub(crate) trait Lanes: Copy {
     /// Rows of queries that a score kernel holds in registers beside two vectors of keys.
     const SCORE_ROWS: usize;
+    /// Rows of queries beside four keys, where sums go across lanes.
+    const DOT_ROWS: usize;
     /// Rows and vectors of columns that a value kernel holds in registers.
     const VALUE_ROWS: usize;
     const VALUE_COLS: usize;
+    /// Loading f16 is about as good as loading f32.
+    const LOADS_F16: bool;
     /// Sixteen u32.
     type Bits: Copy;
 
@@ -39,21 +43,23 @@ pub(crate) trait Lanes: Copy {
     unsafe fn max(self, o: Self) -> Self;
     /// Half to even.
     unsafe fn round(self) -> Self;
-    /// `2^self` for integer values from -126 to 127.
-    unsafe fn exp2_int(self) -> Self;
+    /// `self * 2^n` for integer `n` from -150 to 127; 0 where that is below -126.
+    unsafe fn scale2(self, n: Self) -> Self;
     /// `self < o ? a : b` by lane.
     unsafe fn select_lt(self, o: Self, a: Self, b: Self) -> Self;
     /// Bit i is set where lane i of `self` is less than that of `o`.
     unsafe fn lt_bits(self, o: Self) -> u16;
     unsafe fn sum(self) -> f32;
     unsafe fn largest(self) -> f32;
+    /// The sums of four vectors, each over its lanes.
+    unsafe fn sum4(x: &[Self; 4], out: *mut f32);
     /// 16 rows of 16 f32, transposed.
     unsafe fn transpose(rows: &mut [Self; LANES]);
 }
 
 /// Plain Rust.
 #[derive(Clone, Copy)]
-pub(crate) struct Plain([f32; LANES]);
+pub(crate) struct Plain(pub [f32; LANES]);
 
 macro_rules! each {
     (|$i:ident| $e:expr) => {{
@@ -67,8 +73,10 @@ macro_rules! each {
 
 impl Lanes for Plain {
     const SCORE_ROWS: usize = 1;
+    const DOT_ROWS: usize = 1;
     const VALUE_ROWS: usize = 1;
     const VALUE_COLS: usize = 2;
+    const LOADS_F16: bool = false;
     type Bits = [u32; LANES];
 
     #[inline(always)]
@@ -143,8 +151,8 @@ impl Lanes for Plain {
         each!(|i| (self.0[i] + MAGIC) - MAGIC)
     }
     #[inline(always)]
-    unsafe fn exp2_int(self) -> Self {
-        each!(|i| f32::from_bits(((self.0[i] as i32 + 127) as u32) << 23))
+    unsafe fn scale2(self, n: Self) -> Self {
+        each!(|i| self.0[i] * f32::from_bits((((n.0[i] as i32).max(-127) + 127) as u32) << 23))
     }
     #[inline(always)]
     unsafe fn select_lt(self, o: Self, a: Self, b: Self) -> Self {
@@ -177,6 +185,12 @@ impl Lanes for Plain {
         m
     }
     #[inline(always)]
+    unsafe fn sum4(x: &[Self; 4], out: *mut f32) {
+        for i in 0..4 {
+            out.add(i).write_unaligned(x[i].sum());
+        }
+    }
+    #[inline(always)]
     unsafe fn transpose(rows: &mut [Self; LANES]) {
         for i in 0..LANES {
             for j in 0..i {
@@ -207,14 +221,16 @@ mod x86 {
 
     /// AVX-512 F, BW, DQ, VL.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
+    pub(crate) struct Avx512(pub __m512);
 
     const EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
     impl Lanes for Avx512 {
         const SCORE_ROWS: usize = 8;
+        const DOT_ROWS: usize = 4;
         const VALUE_ROWS: usize = 4;
         const VALUE_COLS: usize = 4;
+        const LOADS_F16: bool = true;
         type Bits = __m512i;
 
         #[inline(always)]
@@ -283,9 +299,8 @@ mod x86 {
             Avx512(_mm512_roundscale_ps::<EVEN>(self.0))
         }
         #[inline(always)]
-        unsafe fn exp2_int(self) -> Self {
-            let n = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
-            Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(n)))
+        unsafe fn scale2(self, n: Self) -> Self {
+            Avx512(_mm512_scalef_ps(self.0, n.0))
         }
         #[inline(always)]
         unsafe fn select_lt(self, o: Self, a: Self, b: Self) -> Self {
@@ -302,6 +317,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn largest(self) -> f32 {
             _mm512_reduce_max_ps(self.0)
+        }
+        #[inline(always)]
+        unsafe fn sum4(x: &[Self; 4], out: *mut f32) {
+            sum4([half_sum(x[0].0), half_sum(x[1].0), half_sum(x[2].0), half_sum(x[3].0)], out);
         }
         #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; LANES]) {
@@ -337,7 +356,7 @@ mod x86 {
 
     /// AVX2, FMA, F16C: two halves of eight.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx2(__m256, __m256);
+    pub(crate) struct Avx2(pub __m256, pub __m256);
 
     macro_rules! both {
         ($f:ident, $a:expr, $b:expr) => {
@@ -347,8 +366,10 @@ mod x86 {
 
     impl Lanes for Avx2 {
         const SCORE_ROWS: usize = 2;
+        const DOT_ROWS: usize = 1;
         const VALUE_ROWS: usize = 2;
         const VALUE_COLS: usize = 2;
+        const LOADS_F16: bool = false;
         type Bits = (__m256i, __m256i);
 
         #[inline(always)]
@@ -424,11 +445,8 @@ mod x86 {
             Avx2(_mm256_round_ps::<EVEN>(self.0), _mm256_round_ps::<EVEN>(self.1))
         }
         #[inline(always)]
-        unsafe fn exp2_int(self) -> Self {
-            let bias = _mm256_set1_epi32(127);
-            let a = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(self.0), bias));
-            let b = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(self.1), bias));
-            Avx2(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b))
+        unsafe fn scale2(self, n: Self) -> Self {
+            Avx2(_mm256_mul_ps(self.0, power(n.0)), _mm256_mul_ps(self.1, power(n.1)))
         }
         #[inline(always)]
         unsafe fn select_lt(self, o: Self, a: Self, b: Self) -> Self {
@@ -455,6 +473,11 @@ mod x86 {
             _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)))
         }
         #[inline(always)]
+        unsafe fn sum4(x: &[Self; 4], out: *mut f32) {
+            let sum = both_halves(x);
+            sum4(sum, out);
+        }
+        #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; LANES]) {
             // four 8x8 transposes; the off-diagonal ones change places
             let mut m = [[_mm256_setzero_ps(); 8]; 4];
@@ -472,6 +495,38 @@ mod x86 {
                 rows[i + 8] = Avx2(m[1][i], m[3][i]);
             }
         }
+    }
+
+    // no closures on vectors: they would be functions of their own, without the caller's instructions
+
+    #[inline(always)]
+    unsafe fn half_sum(x: __m512) -> __m256 {
+        let high = _mm512_extractf32x8_ps::<1>(x);
+        _mm256_add_ps(_mm512_castps512_ps256(x), high)
+    }
+
+    #[inline(always)]
+    unsafe fn both_halves(x: &[Avx2; 4]) -> [__m256; 4] {
+        [
+            _mm256_add_ps(x[0].0, x[0].1),
+            _mm256_add_ps(x[1].0, x[1].1),
+            _mm256_add_ps(x[2].0, x[2].1),
+            _mm256_add_ps(x[3].0, x[3].1),
+        ]
+    }
+
+    /// 2^n; 0 below -126.
+    #[inline(always)]
+    unsafe fn power(n: __m256) -> __m256 {
+        let n = _mm256_max_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(-127));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))))
+    }
+
+    /// Sums of four vectors of eight.
+    #[inline(always)]
+    unsafe fn sum4(x: [__m256; 4], out: *mut f32) {
+        let pairs = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+        _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs)));
     }
 
     #[inline(always)]

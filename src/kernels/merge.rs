@@ -61,7 +61,7 @@ pub fn attention_merge_at(isa: Isa, args: &MergeArgs, ith: usize, nth: usize) ->
     match isa {
         // SAFETY: the CPU has the level
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx2 => unsafe { merge_avx2(args, ith, nth) },
+        Isa::Avx512 | Isa::AvxVnni | Isa::Avx2 => unsafe { merge_avx2(args, ith, nth) },
         _ => merge(args, ith, nth),
     }
     Ok(())

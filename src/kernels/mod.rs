@@ -6,11 +6,12 @@
 //! [`layout`] and in `docs/layout.md`.
 //!
 //! Every operation is called by each of `nth` threads with its own `ith`; no two of them touch the same byte, and none waits
-//! for another. The CPU's best instructions are chosen at run time; `PMKVQ_CPU=avx512|avx2|scalar|reference` forces a level.
+//! for another. The CPU's best instructions are chosen at run time; `PMKVQ_CPU=avx512|avxvnni|avx2|scalar|reference` forces a level.
 
 pub mod args;
 mod attention;
 pub mod codes;
+mod dots;
 mod error;
 mod f16;
 pub mod isa;

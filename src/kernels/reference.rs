@@ -1,7 +1,7 @@
 //! The kernels, one value at a time, written for reading. The fast versions are compared with these.
 
 use super::args::{MaskF16, SideView};
-use super::attention::{next_task, tile_tokens, Shape};
+use super::attention::{chunk_starts, next_task, tile_tokens, Shape};
 use super::store::{check, place, Split};
 use super::{
     codes, layout, range, AttentionArgs, Cells, KernelError, MergeArgs, RangeRule, RowsF32, Schedule, ShrinkOp,
@@ -260,12 +260,17 @@ pub fn attention_partial(a: &AttentionArgs, schedule: Schedule) -> Result<(), Ke
     let p = Shape::new(a)?;
     let tokens = tile_tokens(p.ratio);
     let n_tiles = p.n_token.div_ceil(tokens);
+    let mut starts = vec![0; p.n_chunk + 1];
+    chunk_starts(a, &p, &mut starts)?;
+    let n_tasks = p.n_head_kv * n_tiles * p.n_chunk;
     let mut result = Ok(());
-    let mut task = next_task(schedule, None);
-    while task < p.n_head_kv * n_tiles * p.n_chunk {
-        let (head, tile, chunk) = (task % p.n_head_kv, task / p.n_head_kv % n_tiles, task / p.n_head_kv / n_tiles);
+    let mut last = None;
+    while let Some(task) = next_task(schedule, n_tasks, last) {
+        last = Some(task);
+        let (chunk, tile, head) = (task % p.n_chunk, task / p.n_chunk % n_tiles, task / p.n_chunk / n_tiles);
+        let blocks = starts[chunk] as usize..starts[chunk + 1] as usize;
         for token in tile * tokens..((tile + 1) * tokens).min(p.n_token) {
-            let seen = match visible(a, &p, head, token, chunk) {
+            let seen = match visible(a, &p, head, token, blocks.clone(), chunk == p.n_chunk - 1) {
                 Ok(seen) => seen,
                 Err(e) => {
                     result = result.and(Err(e));
@@ -279,7 +284,6 @@ pub fn attention_partial(a: &AttentionArgs, schedule: Schedule) -> Result<(), Ke
                 softmax_sum(&p, a.q.row(token, h), p.slope(h), &seen, out);
             }
         }
-        task = next_task(schedule, Some(task));
     }
     result
 }
@@ -334,10 +338,17 @@ fn visible_keys(
     Ok(keys)
 }
 
-/// Everything in a chunk that a token sees.
-fn visible(a: &AttentionArgs, p: &Shape, head: usize, token: usize, chunk: usize) -> Result<Vec<Seen>, KernelError> {
+/// Everything in a chunk of blocks that a token sees; the last one has the current batch, too.
+fn visible(
+    a: &AttentionArgs,
+    p: &Shape,
+    head: usize,
+    token: usize,
+    blocks: std::ops::Range<usize>,
+    last: bool,
+) -> Result<Vec<Seen>, KernelError> {
     let mut seen = Vec::new();
-    for block in p.chunk(chunk) {
+    for block in blocks {
         for cell in block * BLOCK..((block + 1) * BLOCK).min(p.n_kv) {
             if a.current.is_some() && a.cells.contains(&(cell as i64)) {
                 continue;
@@ -355,7 +366,7 @@ fn visible(a: &AttentionArgs, p: &Shape, head: usize, token: usize, chunk: usize
             }
         }
     }
-    if let (Some((k, v)), true) = (&a.current, chunk == p.n_chunk - 1) {
+    if let (Some((k, v)), true) = (&a.current, last) {
         for (i, &cell) in a.cells.iter().enumerate() {
             if let Some(mask) = mask_at(&a.mask, token, cell as usize) {
                 let rounded = |row: &[f32]| row.iter().map(|&x| codes::from_f16(codes::to_f16(x))).collect();

@@ -45,6 +45,14 @@ pub struct Scratch {
     pub mask: Buffer,
     pub current: Buffer,
     pub pages: Buffer,
+    pub narrow: Buffer,
+    pub wide: Buffer,
+    pub groups: Buffer,
+    pub codes: Buffer,
+    pub scales: Buffer,
+    pub weights: Buffer,
+    pub words: Buffer,
+    pub chunks: Buffer,
 }
 
 thread_local! {

@@ -106,7 +106,7 @@ pub fn shrink_at(
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { run_avx512(side, ops, done, ith, nth, s) },
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { run_avx2(side, ops, done, ith, nth, s) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(side, ops, done, ith, nth, s) },
         _ => unsafe { run::<Plain>(side, ops, done, ith, nth, s) },
     })
 }

@@ -3,24 +3,33 @@
 use super::lanes::{Lanes, LANES};
 use crate::geometry::BLOCK;
 
-/// e^x for x up to 88; 0 below -87.3, where f32 would be denormal. Within 2 units in the last place (Cephes' polynomial).
+/// e^x for x up to 88, as `2^n * 2^f` with f in -1/2 .. 1/2; 0 below -87.3, where f32 would be denormal. Within 2 units in
+/// the last place.
 #[inline(always)]
 pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
-    let low = L::splat(-87.3);
-    let y = low.max(x).min(L::splat(88.0));
-    let n = y.mul(L::splat(std::f32::consts::LOG2_E)).round();
-    // ln 2 in two parts, the first short enough for an exact product
-    let r = n.mul_add(L::splat(-0.693_359_4), y);
-    let r = n.mul_add(L::splat(2.121_944_4e-4), r);
-    let mut p = L::splat(1.987_569_1e-4);
-    p = p.mul_add(r, L::splat(1.398_199_9e-3));
-    p = p.mul_add(r, L::splat(8.333_452e-3));
-    p = p.mul_add(r, L::splat(4.166_579_6e-2));
-    p = p.mul_add(r, L::splat(1.666_666_6e-1));
-    p = p.mul_add(r, L::splat(5.0e-1));
-    let e = p.mul_add(r.mul(r), r).add(L::splat(1.0));
-    x.select_lt(low, L::splat(0.0), e.mul(n.exp2_int()))
+    // NaN stays NaN: `max` gives its argument then
+    let x = L::splat(-100.0).max(x);
+    let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
+    let f = x.mul_add(L::splat(std::f32::consts::LOG2_E), L::splat(0.0).sub(n));
+    // what LOG2_E loses by being an f32
+    let f = x.mul_add(L::splat(1.925_963_033e-8), f);
+    let mut p = L::splat(EXP2[6]);
+    for c in EXP2[..6].iter().rev() {
+        p = p.mul_add(f, L::splat(*c));
+    }
+    p.scale2(n)
 }
+
+/// Coefficients of 2^f, from the power 0 up: interpolation in the Chebyshev nodes of -1/2 .. 1/2, relative error 2e-9.
+const EXP2: [f32; 7] = [
+    1.0,
+    0.6931472067,
+    0.2402265092,
+    0.05550327227,
+    0.009618056679,
+    0.001340042818,
+    0.000154614447,
+];
 
 /// tanh: a polynomial near 0, where `1 - 2 / (e^2x + 1)` would cancel (Cephes).
 #[inline(always)]
@@ -51,7 +60,7 @@ pub(crate) struct ScoreMap {
 }
 
 /// One row, one block: scores in place become weights, `max` and `sum` go on; returns what earlier sums must be multiplied by.
-/// Cells whose mask is -inf get weight 0 whatever their score is, NaN included.
+/// Cells whose mask is -inf get weight 0 whatever their score is, NaN included. `whole`: the mask is all zeros.
 ///
 /// # Safety
 /// `scores` and `mask` hold [`BLOCK`] values.
@@ -59,6 +68,7 @@ pub(crate) struct ScoreMap {
 pub(crate) unsafe fn online_step<L: Lanes>(
     scores: *mut f32,
     mask: *const f32,
+    whole: bool,
     slope: f32,
     map: ScoreMap,
     max: &mut f32,
@@ -67,13 +77,15 @@ pub(crate) unsafe fn online_step<L: Lanes>(
     let dead = L::splat(f32::NEG_INFINITY);
     let mut top = dead;
     for i in (0..BLOCK).step_by(LANES) {
-        let m = L::load(mask.add(i));
         let mut s = L::load(scores.add(i)).mul(L::splat(map.scale));
         if map.softcap != 0.0 {
             s = tanh::<L>(s).mul(L::splat(map.softcap));
         }
-        s = m.mul_add(L::splat(slope), s);
-        s = dead.select_lt(m, s, dead);
+        if !whole {
+            let m = L::load(mask.add(i));
+            s = m.mul_add(L::splat(slope), s);
+            s = dead.select_lt(m, s, dead);
+        }
         s.store(scores.add(i));
         top = top.max(s);
     }

@@ -77,7 +77,7 @@ pub fn store_at(
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { run_avx512(side, rows, cells, split, s) },
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { run_avx2(side, rows, cells, split, s) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(side, rows, cells, split, s) },
         _ => unsafe { run::<Plain>(side, rows, cells, split, s) },
     })
 }

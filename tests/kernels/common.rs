@@ -1,7 +1,7 @@
 //! A cache in plain vectors, with guards around every buffer, pages in random order and 0xFF everywhere; seeded numbers.
 
 use pmkvq::geometry::{page_bytes, params_bytes, BlockEntry, Side, Width, BLOCK};
-use pmkvq::kernels::{Isa, RangeRule, ShrinkOp, SideView};
+use pmkvq::kernels::{store_at, Isa, RangeRule, RowsF32, ShrinkOp, SideView};
 use std::sync::atomic::AtomicU32;
 
 pub use super::rng::Rng;
@@ -78,6 +78,8 @@ pub struct Cache {
     pub params: Guarded,
     pub free: Vec<i32>,
     pub rule: RangeRule,
+    /// What [`Cache::put`] was given, f32 `[cell][head][d]`: the cache's own error is measured against it.
+    pub given: Vec<f32>,
 }
 
 impl Cache {
@@ -99,7 +101,33 @@ impl Cache {
             params: Guarded::new(params_bytes(n_blocks, n_head, n_groups)),
             free,
             rule: RangeRule::Shift,
+            given: vec![0.0; n_blocks * BLOCK * n_head * d],
         }
+    }
+
+    /// Store rows `[cell][head][d]`, and remember them.
+    pub fn put(&mut self, values: &[f32], cells: &[i64]) {
+        if cells.is_empty() {
+            return;
+        }
+        let n = self.n_head * self.d;
+        for (row, &cell) in values.chunks(n).zip(cells) {
+            self.given[cell as usize * n..][..n].copy_from_slice(row);
+        }
+        let rows = RowsF32::from_slice(values, self.d, self.n_head).unwrap();
+        store_at(Isa::best(), &self.view(), &rows, cells, 0, 1).unwrap();
+    }
+
+    /// The same cache at 16 bits throughout, with the same blocks empty.
+    pub fn at_16_bits(&self) -> Cache {
+        let mut c = Cache::new(&mut Rng::new(1), self.side, self.d, self.group, self.n_head, self.n_blocks);
+        for b in (0..self.n_blocks).filter(|b| self.table[*b].width != 0) {
+            c.open(b, Width::B16);
+            let cells: Vec<i64> = (b * BLOCK..(b + 1) * BLOCK).map(|c| c as i64).collect();
+            let n = self.n_head * self.d;
+            c.put(&self.given[b * BLOCK * n..][..BLOCK * n], &cells);
+        }
+        c
     }
 
     /// Give an empty block a width and all its pages.

@@ -1,0 +1,320 @@
+//! One block of 128 cells for the queries that see any of it: scores, softmax, weighted values, by the widths of K and V.
+
+use super::super::args::{RowsF32, SideView};
+use super::super::dots::Dots;
+use super::super::lanes::Lanes;
+use super::super::softmax::online_step;
+use super::super::{layout, tiles, KernelError};
+use super::half::{Halves, Runs};
+use super::packed::{scales, spread_out, Keys, Values};
+use super::task::{Visible, Work};
+use super::{AttentionArgs, Shape};
+use crate::geometry::{BlockEntry, Width, BLOCK, SUBTILE, SUBTILES};
+
+/// Where a block comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    Cache {
+        block: usize,
+        k: BlockEntry,
+        v: BlockEntry,
+        wk: Width,
+        wv: Width,
+    },
+    /// Tokens of the current batch from this one on.
+    Current { first: usize },
+}
+
+/// Beyond this many rows a block's codes are first laid out one to a byte.
+const SPREAD_ROWS: usize = 8;
+
+/// # Safety
+/// The CPU has the instructions of `I`, and `w` the buffers of the shape, filled for these queries and this block's mask.
+#[inline(always)]
+pub(super) unsafe fn step<I: Dots>(
+    a: &AttentionArgs,
+    p: &Shape,
+    w: &Work,
+    head: usize,
+    visible: Visible,
+    source: Source,
+) -> Result<(), KernelError> {
+    let runs = Runs { queries: visible.queries, ratio: p.ratio };
+    match source {
+        Source::Cache { block, k, wk, .. } => {
+            let src = subtiles(&a.k, head, block, &k, wk, visible.cells)?;
+            if wk == Width::B16 {
+                halves(&src, p.dk, visible.cells).score::<I::L>(w, &runs);
+            } else {
+                packed_scores::<I>(&a.k, w, &runs, head, block, wk, visible.cells, src);
+            }
+        }
+        Source::Current { first } => {
+            if let Some((k, _)) = &a.current {
+                current::<I::L>(k, head, first, visible.cells, w).score::<I::L>(w, &runs);
+            }
+        }
+    }
+
+    for (from, to) in runs.ranges() {
+        for row in from..to {
+            let (t, h) = (row / p.ratio, row % p.ratio);
+            *w.factors.add(row) = online_step::<I::L>(
+                w.scores.add(row * BLOCK),
+                w.mask.add(t * BLOCK),
+                visible.whole >> t & 1 != 0,
+                *w.slopes.add(h),
+                p.map,
+                &mut *w.max.add(row),
+                &mut *w.sum.add(row),
+            );
+        }
+    }
+
+    match source {
+        Source::Cache { block, v, wv, .. } => {
+            let src = subtiles(&a.v, head, block, &v, wv, visible.cells)?;
+            if wv == Width::B16 {
+                halves(&src, p.dv, visible.cells).weigh::<I::L>(w, &runs);
+            } else {
+                packed_values::<I>(&a.v, w, &runs, head, block, wv, visible.cells, src);
+            }
+        }
+        Source::Current { first } => {
+            if let Some((_, v)) = &a.current {
+                current::<I::L>(v, head, first, visible.cells, w).weigh::<I::L>(w, &runs);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of subtiles that hold a visible cell. In the place of others stands any of them.
+#[inline(always)]
+fn subtiles(
+    side: &SideView,
+    head: usize,
+    block: usize,
+    entry: &BlockEntry,
+    width: Width,
+    live: u128,
+) -> Result<[*const u8; SUBTILES], KernelError> {
+    let mut found = [std::ptr::null::<u8>(); SUBTILES];
+    let mut any = std::ptr::null();
+    for (s, p) in found.iter_mut().enumerate() {
+        if subtile_of(live, s) != 0 {
+            let slot = layout::subtile_position(width, side.head_dim(), s).0;
+            let at = side.subtile(head, block, &entry.pages, width, s)?;
+            *p = at.ok_or(KernelError::MissingPage { block, slot })?;
+            any = *p;
+        }
+    }
+    Ok(found.map(|p| if p.is_null() { any } else { p }))
+}
+
+#[inline(always)]
+const fn subtile_of(cells: u128, subtile: usize) -> u16 {
+    (cells >> (subtile * SUBTILE)) as u16
+}
+
+#[inline(always)]
+fn live_subtiles(cells: u128) -> u8 {
+    (0..SUBTILES).fold(0, |bits, s| bits | ((subtile_of(cells, s) != 0) as u8) << s)
+}
+
+#[inline(always)]
+fn halves(src: &[*const u8; SUBTILES], head_dim: usize, live: u128) -> Halves {
+    Halves { src: src.map(|p| p.cast()), head_dim, live }
+}
+
+/// Up to 128 rows of the current batch, rounded as the cache keeps them at 16 bits.
+#[inline(always)]
+unsafe fn current<L: Lanes>(rows: &RowsF32, head: usize, first: usize, live: u128, w: &Work) -> Halves {
+    let d = rows.row_len();
+    for t in first..rows.n_token().min(first + BLOCK) {
+        if live >> (t - first) & 1 != 0 {
+            tiles::round_row::<L>(rows.row(t, head).as_ptr(), d, w.current.add((t - first) * d));
+        }
+    }
+    let mut src = [w.current.cast_const(); SUBTILES];
+    for (s, p) in src.iter_mut().enumerate() {
+        *p = w.current.add(s * SUBTILE * d);
+    }
+    Halves { src, head_dim: d, live }
+}
+
+/// A block's codes one to a byte, in the layout of 8 bits.
+#[inline(always)]
+unsafe fn spread<I: Dots>(side: &SideView, width: Width, live: u8, src: &mut [*const u8; SUBTILES], codes: *mut u8) {
+    let d = side.head_dim();
+    let row = layout::row_bytes(side.side(), d);
+    let n_rows = width.subtile_bytes(d) / row;
+    for s in 0..SUBTILES {
+        let out = codes.add(s * SUBTILE * d);
+        if live >> s & 1 != 0 {
+            if width == Width::B4 {
+                spread_out::<I, 4>(src[s], n_rows, row, out);
+            } else {
+                spread_out::<I, 2>(src[s], n_rows, row, out);
+            }
+        }
+        src[s] = out;
+    }
+}
+
+#[inline(always)]
+unsafe fn packed_scores<I: Dots>(
+    side: &SideView,
+    w: &Work,
+    runs: &Runs,
+    head: usize,
+    block: usize,
+    width: Width,
+    cells: u128,
+    mut src: [*const u8; SUBTILES],
+) {
+    let live = live_subtiles(cells);
+    // what hidden tokens get does not matter, as long as nobody multiplies with it
+    scales::<I::L>(side.params(block, head, 0), side.n_groups(), width, u128::MAX, w.scales);
+    let mut stored = width;
+    if width != Width::B8 && runs.rows() > SPREAD_ROWS {
+        spread::<I>(side, width, live, &mut src, w.codes);
+        stored = Width::B8;
+    }
+    let keys = Keys {
+        src,
+        width,
+        head_dim: side.head_dim(),
+        group: side.group(),
+        scales: w.scales,
+        narrow: w.narrow,
+        wide: w.wide,
+        groups: w.groups,
+        scores: w.scores,
+    };
+    match stored {
+        Width::B8 => score_rows::<I, 8, 2>(&keys, runs, live),
+        Width::B4 => score_rows::<I, 4, 2>(&keys, runs, live),
+        _ => score_rows::<I, 2, 4>(&keys, runs, live),
+    }
+}
+
+/// Rows and subtiles at a time are as many as keep all sums in registers.
+#[inline(always)]
+unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs: &Runs, live: u8) {
+    let step = if I::LARGE { 4 } else { 2 };
+    for subtile in (0..SUBTILES).step_by(step) {
+        if live >> subtile & ((1 << step) - 1) == 0 {
+            continue;
+        }
+        for (mut row, end) in runs.ranges() {
+            while row < end {
+                let n = match end - row {
+                    n if n >= 8 && I::LARGE => 8,
+                    n if n >= 4 => 4,
+                    n => n.min(2),
+                };
+                let narrow = keys.narrow_rows(row, n);
+                macro_rules! score {
+                    ($r:expr, $s:expr, $wide:expr) => {
+                        for s in (subtile..subtile + step).step_by($s) {
+                            keys.score::<I, W, N, $r, $s, $wide>(row, s);
+                        }
+                    };
+                }
+                match (I::LARGE, n, narrow) {
+                    (true, 8, true) => score!(8, 2, false),
+                    (true, 8, false) => score!(8, 1, true),
+                    (true, 4, true) => score!(4, 4, false),
+                    (true, 4, false) => score!(4, 2, true),
+                    (true, 2, true) => score!(2, 4, false),
+                    (true, 2, false) => score!(2, 4, true),
+                    (true, _, true) => score!(1, 4, false),
+                    (true, _, false) => score!(1, 4, true),
+                    (false, 4, true) => score!(4, 1, false),
+                    (false, 4, false) => score!(4, 1, true),
+                    (false, 2, true) => score!(2, 2, false),
+                    (false, 2, false) => score!(2, 2, true),
+                    (false, _, true) => score!(1, 2, false),
+                    (false, _, false) => score!(1, 2, true),
+                }
+                row += n;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn packed_values<I: Dots>(
+    side: &SideView,
+    w: &Work,
+    runs: &Runs,
+    head: usize,
+    block: usize,
+    width: Width,
+    cells: u128,
+    mut src: [*const u8; SUBTILES],
+) {
+    let live = live_subtiles(cells);
+    scales::<I::L>(side.params(block, head, 0), side.n_groups(), width, cells, w.scales);
+    let mut stored = width;
+    if width != Width::B8 && runs.rows() > SPREAD_ROWS {
+        spread::<I>(side, width, live, &mut src, w.codes);
+        stored = Width::B8;
+    }
+    let values = Values {
+        src,
+        live,
+        n_live: cells.count_ones(),
+        width,
+        head_dim: side.head_dim(),
+        group: side.group(),
+        scales: w.scales,
+        p: w.scores,
+        factors: w.factors,
+        acc: w.acc,
+        stride: w.stride_v,
+        w: w.w,
+        words: w.words,
+    };
+    match stored {
+        Width::B8 => weigh_rows::<I, 8, 2>(&values, runs),
+        Width::B4 => weigh_rows::<I, 4, 2>(&values, runs),
+        _ => weigh_rows::<I, 2, 4>(&values, runs),
+    }
+}
+
+#[inline(always)]
+unsafe fn weigh_rows<I: Dots, const W: usize, const N: usize>(values: &Values, runs: &Runs) {
+    for (mut row, end) in runs.ranges() {
+        while row < end {
+            let n = end - row;
+            row += match (I::LARGE, n) {
+                (true, 4..) => {
+                    values.weigh::<I, W, N, 4, 4, 2>(row);
+                    4
+                }
+                (true, 2..) => {
+                    values.weigh::<I, W, N, 2, 4, 4>(row);
+                    2
+                }
+                (true, _) => {
+                    values.weigh::<I, W, N, 1, 4, 4>(row);
+                    1
+                }
+                (false, 4..) => {
+                    values.weigh::<I, W, N, 4, 1, 1>(row);
+                    4
+                }
+                (false, 2..) => {
+                    values.weigh::<I, W, N, 2, 2, 2>(row);
+                    2
+                }
+                (false, _) => {
+                    values.weigh::<I, W, N, 1, 2, 2>(row);
+                    1
+                }
+            };
+        }
+    }
+}

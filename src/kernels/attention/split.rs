@@ -1,0 +1,79 @@
+//! How the work is dealt out: chunks of blocks, tasks, threads.
+
+use super::super::args::MaskF16;
+use super::super::{codes, KernelError};
+use super::{AttentionArgs, Shape};
+use crate::geometry::{BlockEntry, BLOCK};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Who does which task.
+#[derive(Clone, Copy, Debug)]
+pub enum Schedule<'a> {
+    /// Thread `ith` of `nth`: a run of tasks that follow one another in memory.
+    Static { ith: usize, nth: usize },
+    /// The next one that nobody took; the counter starts at 0 and is shared by the threads of one operation.
+    Counter(&'a AtomicUsize),
+}
+
+/// Query rows (tokens x query heads of a KV head) that share an unpacked block.
+const TILE_ROWS: usize = 64;
+
+/// Tokens in a tile of queries: at most 64.
+pub(crate) const fn tile_tokens(ratio: usize) -> usize {
+    if ratio >= TILE_ROWS {
+        1
+    } else {
+        TILE_ROWS / ratio
+    }
+}
+
+/// The task after `last` of `n` tasks, for one thread; `None` at the end.
+pub(crate) fn next_task(schedule: Schedule, n: usize, last: Option<usize>) -> Option<usize> {
+    let (task, end) = match (schedule, last) {
+        (Schedule::Static { ith, nth }, None) => (n * ith / nth, n * (ith + 1) / nth),
+        (Schedule::Static { ith, nth }, Some(t)) => (t + 1, n * (ith + 1) / nth),
+        (Schedule::Counter(c), _) => (c.fetch_add(1, Ordering::Relaxed), n),
+    };
+    Some(task).filter(|&t| t < end)
+}
+
+/// What a block costs beside its bytes (softmax, masks), in bytes.
+const BLOCK_COST: usize = 1024;
+
+/// Where chunks of the visible blocks begin: chunk `c` is `starts[c] .. starts[c + 1]`. Chunks have about equal bytes of
+/// keys and values; blocks that no query sees cost nothing. The same for every thread, however many there are.
+///
+/// # Errors
+/// An entry with an impossible width.
+pub(crate) fn chunk_starts(a: &AttentionArgs, p: &Shape, starts: &mut [u32]) -> Result<(), KernelError> {
+    starts.fill(p.n_blocks as u32);
+    starts[0] = 0;
+    if p.n_chunk == 1 {
+        return Ok(());
+    }
+    let bytes = |entry: BlockEntry, d: usize| if entry.width > 0 { entry.width as usize * 16 * d } else { 0 };
+    let cost = |block: usize| -> Result<usize, KernelError> {
+        let (k, v) = (a.k.entry(block)?, a.v.entry(block)?);
+        Ok(if seen(&a.mask, p.n_token, p.n_kv, block) { BLOCK_COST + bytes(k, p.dk) + bytes(v, p.dv) } else { 0 })
+    };
+    let mut total = 0;
+    for block in 0..p.n_blocks {
+        total += cost(block)?;
+    }
+    let (mut before, mut c) = (0, 1);
+    for block in 0..p.n_blocks {
+        // a block belongs to the chunk in which its middle lies
+        let cost = cost(block)?;
+        while c < p.n_chunk && (2 * before + cost) * p.n_chunk > 2 * total * c {
+            starts[c] = block as u32;
+            c += 1;
+        }
+        before += cost;
+    }
+    Ok(())
+}
+
+fn seen(mask: &MaskF16, n_token: usize, n_kv: usize, block: usize) -> bool {
+    let columns = block * BLOCK..n_kv.min((block + 1) * BLOCK);
+    (0..n_token).any(|t| mask.row(t)[columns.clone()].iter().any(|&m| m != codes::NEG_INFINITY))
+}
