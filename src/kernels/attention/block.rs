@@ -209,12 +209,15 @@ unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs:
         }
         for (mut row, end) in runs.ranges() {
             while row < end {
-                let n = match end - row {
+                let mut n = match end - row {
                     n if n >= 8 && I::LARGE => 8,
                     n if n >= 4 => 4,
                     n => n.min(2),
                 };
                 let narrow = keys.narrow_rows(row, n);
+                if !narrow && !I::LARGE {
+                    n = n.min(I::WIDE_SUMS);
+                }
                 macro_rules! score {
                     ($r:expr, $s:expr, $wide:expr) => {
                         for s in (subtile..subtile + step).step_by($s) {
@@ -234,6 +237,7 @@ unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs:
                     (false, 4, true) => score!(4, 1, false),
                     (false, 4, false) => score!(4, 1, true),
                     (false, 2, true) => score!(2, 2, false),
+                    (false, 2, false) if I::WIDE_SUMS < 4 => score!(2, 1, true),
                     (false, 2, false) => score!(2, 2, true),
                     (false, _, true) => score!(1, 2, false),
                     (false, _, false) => score!(1, 2, true),
@@ -305,6 +309,10 @@ unsafe fn weigh_rows<I: Dots, const W: usize, const N: usize>(values: &Values, r
                 (false, 4..) => {
                     values.weigh::<I, W, N, 4, 1, 1>(row);
                     4
+                }
+                (false, 2..) if I::WIDE_SUMS < 4 => {
+                    values.weigh::<I, W, N, 2, 2, 1>(row);
+                    2
                 }
                 (false, 2..) => {
                     values.weigh::<I, W, N, 2, 2, 2>(row);

@@ -12,6 +12,7 @@ impl Dots for Avx512Dots {
     type Narrow = __m512i;
     type Wide = (__m512i, __m512i);
     const LARGE: bool = true;
+    const WIDE_SUMS: usize = 8;
     const WIDE_BIAS: f32 = 0.0;
 
     #[inline(always)]
@@ -93,6 +94,7 @@ macro_rules! common256 {
         type Narrow = Halves;
         type Wide = Halves;
         const LARGE: bool = false;
+        const WIDE_SUMS: usize = 4;
         const WIDE_BIAS: f32 = 0.0;
 
         #[inline(always)]
