@@ -206,6 +206,37 @@ unsafe fn sums<
     stride: usize,
     plane: usize,
 ) {
+    if I::ONE_QUAD {
+        for i in 0..steps {
+            // by hand: compilers don't unroll as much as this may be, and then keep the sums in memory
+            macro_rules! vector {
+                ($s:literal) => {
+                    if $s < S {
+                        let codes = quads::<I, W, N>(src[$s], row, i);
+                        vector!($s, codes, 0);
+                        vector!($s, codes, 1);
+                        vector!($s, codes, 2);
+                        vector!($s, codes, 3);
+                    }
+                };
+                ($s:literal, $codes:ident, $n:literal) => {
+                    if $n < N {
+                        for r in 0..R {
+                            let x = x.add(r * stride + i * N + $n);
+                            if WIDE {
+                                acc.wide[r][$s] = I::wide(acc.wide[r][$s], $codes[$n], x, plane);
+                            } else {
+                                acc.narrow[r][$s] = I::narrow::<1, SIGNED>(acc.narrow[r][$s], &[$codes[$n]], x);
+                            }
+                        }
+                    }
+                };
+            }
+            vector!(0);
+            vector!(1);
+        }
+        return;
+    }
     for i in 0..steps {
         for s in 0..S {
             let codes = quads::<I, W, N>(src[s], row, i);

@@ -36,6 +36,8 @@ pub(crate) trait Dots {
     const LARGE: bool;
     /// Wide sums that fit the registers at a time, where they are not large: 4 or 2.
     const WIDE_SUMS: usize;
+    /// Several quads at a time gain nothing, and one takes fewer registers.
+    const ONE_QUAD: bool;
     /// The wide sums are those of `code - WIDE_BIAS`.
     const WIDE_BIAS: f32;
 
@@ -83,6 +85,7 @@ impl Dots for PlainDots {
     type Wide = [i32; LANES];
     const LARGE: bool = false;
     const WIDE_SUMS: usize = 4;
+    const ONE_QUAD: bool = false;
     const WIDE_BIAS: f32 = 0.0;
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 //! Both factors are signed or both are not. Narrow codes, at most 15, are either. Wide codes are taken 128 lower, as signed
 //! bytes; wide values are high and low bytes, each with sums of its own. The intrinsics are not stable yet, so `asm!`.
 
-use super::super::lanes::neon::{four, low_bytes, low_halves, Neon};
+use super::super::lanes::neon::{four, low_bytes, Neon};
 use super::Dots;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -19,6 +19,7 @@ impl Dots for NeonDots {
     type Wide = [Quarters; 2];
     const LARGE: bool = false;
     const WIDE_SUMS: usize = 2;
+    const ONE_QUAD: bool = true;
     const WIDE_BIAS: f32 = 128.0;
 
     #[inline(always)]
@@ -101,24 +102,21 @@ unsafe fn word(p: *const u32) -> uint32x2_t {
     vcreate_u32(u64::from(p.read_unaligned()))
 }
 
-#[inline(always)]
-unsafe fn sdot(mut acc: int32x4_t, codes: uint8x16_t, word: uint32x2_t) -> int32x4_t {
-    // SAFETY: touches registers only
-    asm!(
-        "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[0]",
-        inout(vreg) acc, in(vreg) codes, in(vreg) word,
-        options(pure, nomem, nostack, preserves_flags)
-    );
-    acc
+/// By register: compilers order many `asm!` blocks of one instruction better than few of several.
+macro_rules! dot {
+    ($name:ident, $instruction:literal) => {
+        #[inline(always)]
+        unsafe fn $name(mut acc: int32x4_t, codes: uint8x16_t, word: uint32x2_t) -> int32x4_t {
+            // SAFETY: touches registers only
+            asm!(
+                concat!($instruction, " {0:v}.4s, {1:v}.16b, {2:v}.4b[0]"),
+                inout(vreg) acc, in(vreg) codes, in(vreg) word,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            acc
+        }
+    };
 }
 
-#[inline(always)]
-unsafe fn udot(mut acc: int32x4_t, codes: uint8x16_t, word: uint32x2_t) -> int32x4_t {
-    // SAFETY: touches registers only
-    asm!(
-        "udot {0:v}.4s, {1:v}.16b, {2:v}.4b[0]",
-        inout(vreg) acc, in(vreg) codes, in(vreg) word,
-        options(pure, nomem, nostack, preserves_flags)
-    );
-    acc
-}
+dot!(sdot, "sdot");
+dot!(udot, "udot");

@@ -13,6 +13,7 @@ impl Dots for Avx512Dots {
     type Wide = (__m512i, __m512i);
     const LARGE: bool = true;
     const WIDE_SUMS: usize = 8;
+    const ONE_QUAD: bool = false;
     const WIDE_BIAS: f32 = 0.0;
 
     #[inline(always)]
@@ -95,6 +96,7 @@ macro_rules! common256 {
         type Wide = Halves;
         const LARGE: bool = false;
         const WIDE_SUMS: usize = 4;
+        const ONE_QUAD: bool = false;
         const WIDE_BIAS: f32 = 0.0;
 
         #[inline(always)]

@@ -174,7 +174,7 @@ impl Neon {
 
 /// The low halves of eight words.
 #[inline(always)]
-pub(crate) unsafe fn low_halves(a: int32x4_t, b: int32x4_t) -> int16x8_t {
+unsafe fn low_halves(a: int32x4_t, b: int32x4_t) -> int16x8_t {
     vuzp1q_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b))
 }
 
