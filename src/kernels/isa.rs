@@ -23,8 +23,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    pub const ALL: [Isa; 6] =
-        [Isa::Reference, Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Neon];
+    pub const ALL: [Isa; 6] = [Isa::Reference, Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Neon];
 
     pub const fn name(self) -> &'static str {
         match self {

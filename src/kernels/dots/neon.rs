@@ -51,11 +51,8 @@ impl Dots for NeonDots {
     ) -> Quarters {
         for n in 0..N {
             let x = word(x.add(n));
-            acc = if SIGNED {
-                four!(|I| sdot(acc[I], codes[n][I], x))
-            } else {
-                four!(|I| udot(acc[I], codes[n][I], x))
-            };
+            acc =
+                if SIGNED { four!(|I| sdot(acc[I], codes[n][I], x)) } else { four!(|I| udot(acc[I], codes[n][I], x)) };
         }
         acc
     }
