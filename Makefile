@@ -1,6 +1,6 @@
 # Everything is fetched and built by these targets; nothing has to be installed first but Rust, a C++ compiler, Python 3, make.
 
-.PHONY: demo test test-export bench build series-import series-export series-check upstream-test aarch64-test lint bindings-check clean
+.PHONY: demo test test-export bench bench-steps bench-kernels build series-import series-export series-check upstream-test aarch64-test lint bindings-check clean
 
 build:
 	cargo build --release
@@ -45,9 +45,19 @@ lint:
 test-export:
 	python3 scripts/test_export.py
 
-# the speed of all caches side by side (docs/speed.md)
+# the speed of all caches side by side, and the machine's ceilings (docs/speed.md); more options: make bench BENCH='--cpu avx2'
 bench: build
-	python3 scripts/bench.py
+	cargo build --release --example ceilings
+	python3 scripts/bench.py --output target/bench.md $(BENCH)
+
+# step time against position over a whole context, as a picture (docs/speed.md)
+bench-steps: build
+	cargo build --release --example steps
+	python3 scripts/steps.py --output target/steps.md --svg target/steps.svg $(STEPS)
+
+# the kernels one by one: make bench-kernels FILTER='decode.*avx2'
+bench-kernels:
+	cargo bench --no-default-features --bench kernels -- $(if $(FILTER),'$(FILTER)')
 
 clean:
 	rm -rf target .cache

@@ -1,25 +1,44 @@
-//! ns per key and query head, by width and level of instructions, on one thread.
+//! The kernels one by one, on one thread, by width and level of instructions.
 //!
-//! `cargo bench --no-default-features --bench kernels [-- FILTER]`. Decode: one query, 32 heads over 8 KV heads of 128, a
-//! history that fits the caches ("cache") and one that doesn't ("memory"). Prefill: 512 queries over a history of 2,048.
+//! `cargo bench --no-default-features --bench kernels [-- FILTER]`; `-- --list` prints the names, `operation/level/width`. FILTER
+//! is a regular expression: `decode`, `/avx2/`, `^prefill.*/4 bits`. Throughput is in elements, so ns per element can be read
+//! off: 1 Gelem/s is 1 ns.
+//!
+//! | operation | element | |
+//! | --- | --- | --- |
+//! | `decode ...`, `prefill` | a key and a query head | a score, and a value added with its weight |
+//! | `store ...` | a value | 8 KV heads of 128 |
+//! | `shrink ...` | a value | a block of 128 tokens, 8 KV heads |
+//! | `merge` | a value of the output, per chunk | 32 heads, 8 chunks |
+//!
+//! Attention has heads of 128 values and 4 query heads for each KV head, unless the name says otherwise. "In cache" are 1,024
+//! tokens of one KV head, 512 KiB at 16 bits. "From memory" are 16,384 tokens of eight, 64 MiB at 16 bits and 9 at 2: more than
+//! a core's own caches, but a large shared one may hold the narrow ones. Prefill is of 512 tokens over a history of 2,048.
 
+use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion, Throughput};
 use half::f16;
-use pmkvq::geometry::{page_bytes, params_bytes, BlockEntry, Side, Width, BLOCK};
+use pmkvq::geometry::{page_bytes, params_bytes, BlockEntry, Side, Width, BLOCK, MAX_PAGES};
 use pmkvq::kernels::{
-    attention_partial_at, shrink_at, store_at, AttentionArgs, Isa, MaskF16, PartialsMut, RowsF32, Schedule, ShrinkOp,
-    SideView,
+    attention_merge_at, attention_partial_at, shrink_at, store_at, AttentionArgs, Isa, MaskF16, MergeArgs, PartialsMut,
+    RangeRule, RowsF32, Schedule, ShrinkOp, SideView,
 };
 use std::sync::atomic::AtomicU32;
-use std::time::Instant;
+use std::time::Duration;
 
+/// Head dimension, of K and V.
 const D: usize = 128;
+/// KV heads of a model of 8B.
+const N_HEAD_KV: usize = 8;
+/// Query heads of a KV head there.
 const RATIO: usize = 4;
 
-/// A side in plain vectors; pages in order.
+/// A side in plain vectors; pages in order, and behind them those of one more block at 16 bits.
 struct Cache {
     side: Side,
     n_head: usize,
     n_blocks: usize,
+    /// First of the pages that no block has.
+    spare: usize,
     pool: Vec<u32>,
     table: Vec<BlockEntry>,
     params: Vec<u16>,
@@ -35,18 +54,21 @@ impl Cache {
             }
             e
         };
+        let spare = n_blocks * pages;
         Cache {
             side,
             n_head,
             n_blocks,
-            pool: vec![0; n_head * n_blocks * pages * page_bytes(D) / 4],
+            spare,
+            pool: vec![0; n_head * (spare + MAX_PAGES) * page_bytes(D) / 4],
             table: (0..n_blocks).map(entry).collect(),
             params: vec![0; params_bytes(n_blocks, n_head, 1) / 2],
         }
     }
 
+    /// One group for the whole row.
     fn view(&mut self) -> SideView<'_> {
-        let n_pages = self.pool.len() * 4 / page_bytes(D) / self.n_head;
+        let n_pages = self.spare + MAX_PAGES;
         let (pool, params) = (self.pool.as_mut_ptr().cast(), self.params.as_mut_ptr());
         // SAFETY: the vectors have just these sizes
         unsafe {
@@ -55,15 +77,21 @@ impl Cache {
         }
     }
 
-    fn fill(&mut self) {
-        let n = self.n_blocks * BLOCK;
-        let values = noise(n * self.n_head * D);
-        let cells: Vec<i64> = (0..n as i64).collect();
-        let rows = RowsF32::from_slice(&values, D, self.n_head).unwrap();
-        store_at(Isa::best(), &self.view(), &rows, &cells, 0, 1).unwrap();
+    /// All cells hold noise.
+    fn filled(side: Side, n_head: usize, n_blocks: usize, width: Width) -> Cache {
+        let mut cache = Cache::new(side, n_head, n_blocks, width);
+        // a block at a time: the noise of long histories would take more memory than they do
+        let values = noise(BLOCK * n_head * D);
+        let rows = RowsF32::from_slice(&values, D, n_head).unwrap();
+        for first in (0..(n_blocks * BLOCK) as i64).step_by(BLOCK) {
+            let cells: Vec<i64> = (first..first + BLOCK as i64).collect();
+            store_at(Isa::best(), &cache.view(), &rows, &cells, 0, 1).unwrap();
+        }
+        cache
     }
 }
 
+/// The sum of three even distributions over -1 to 1, from a generator that gives the same each time.
 fn noise(n: usize) -> Vec<f32> {
     let mut x = 12345u32;
     let mut next = || {
@@ -73,104 +101,163 @@ fn noise(n: usize) -> Vec<f32> {
     (0..n).map(|_| next() + next() + next()).collect()
 }
 
-/// The median time of a few runs, in ns.
-fn time(mut f: impl FnMut()) -> f64 {
-    f();
-    let mut times = Vec::new();
-    let start = Instant::now();
-    while times.len() < 5 || (start.elapsed().as_millis() < 300 && times.len() < 200) {
-        let t = Instant::now();
-        f();
-        times.push(t.elapsed().as_nanos() as f64);
-    }
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+/// What the CPU has, without the versions that are written for reading.
+fn levels() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|i| *i != Isa::Reference && i.available())
 }
 
-/// ns per key and query head.
-fn attention(isa: Isa, wk: Width, wv: Width, n_head_kv: usize, ratio: usize, n_kv: usize, n_token: usize) -> f64 {
-    let (mut k, mut v) =
-        (Cache::new(Side::K, n_head_kv, n_kv / BLOCK, wk), Cache::new(Side::V, n_head_kv, n_kv / BLOCK, wv));
-    k.fill();
-    v.fill();
-    let n_head = n_head_kv * ratio;
-    let q = noise(n_token * n_head * D);
-    let mask = vec![f16::ZERO.to_bits(); n_token * n_kv];
-    let mut out = vec![0.0; n_token * n_head * (D + 2)];
-    let args = AttentionArgs {
-        q: RowsF32::from_slice(&q, D, n_head).unwrap(),
-        current: None,
-        mask: MaskF16::from_slice(&mask, n_kv).unwrap(),
-        cells: &[],
-        k: k.view(),
-        v: v.view(),
-        scale: 1.0 / (D as f32).sqrt(),
-        softcap: 0.0,
-        max_bias: 0.0,
-        n_chunk: 1,
-        out: PartialsMut::from_slice(&mut out),
-    };
-    let ns = time(|| attention_partial_at(isa, &args, Schedule::Static { ith: 0, nth: 1 }).unwrap());
-    ns / (n_token * n_head * n_kv) as f64
+fn id(isa: Isa, width: Width) -> BenchmarkId {
+    BenchmarkId::new(isa.name(), format!("{width} bits"))
 }
 
-fn main() {
-    let filter = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
-    let levels: Vec<Isa> = Isa::ALL.into_iter().filter(|i| *i != Isa::Reference && i.available()).collect();
-    let wanted = |name: &str| name.contains(&filter);
-    println!("{:<28}{:>8}{:>10}{:>10}{:>10}{:>10}", "ns per key and query head", "", "16 bits", "8", "4", "2");
-    let print = |name: &str, isa: Isa, f: &dyn Fn(Width) -> f64| {
-        let ns: Vec<String> = Width::ALL.iter().map(|&w| format!("{:>10.2}", f(w))).collect();
-        println!("{name:<28}{:>8}{}", isa.name(), ns.concat());
-    };
-    for &isa in &levels {
-        for (name, heads, ratio, n_kv, n_token) in [
-            ("decode, cache", 1, RATIO, 1024, 1),
-            ("decode, memory", 8, RATIO, 16384, 1),
-            ("decode, 1 head per KV head", 8, 1, 4096, 1),
-            ("decode, 8 tokens", 1, RATIO, 1024, 8),
-            ("prefill of 512", 1, RATIO, 2048, 512),
-        ] {
-            if wanted(name) && (isa != Isa::Scalar || n_kv <= 4096) {
-                print(name, isa, &|w| attention(isa, w, w, heads, ratio, n_kv, n_token));
-            }
-        }
-    }
-    println!("{:<28}{:>8}{:>10}{:>10}{:>10}{:>10}", "ns per value", "", "16 bits", "8", "4", "2");
-    for &isa in &levels {
-        for (name, side, n) in [
-            ("store K, 1 token", Side::K, 1),
-            ("store V, 1 token", Side::V, 1),
-            ("store K, 512", Side::K, 512),
-            ("store V, 512", Side::V, 512),
-        ] {
-            if wanted(name) {
-                let values = noise(n * 8 * D);
-                let cells: Vec<i64> = (0..n as i64).collect();
-                print(name, isa, &|w| {
-                    let mut c = Cache::new(side, 8, 4, w);
-                    let rows = RowsF32::from_slice(&values, D, 8).unwrap();
-                    let view = c.view();
-                    time(|| store_at(isa, &view, &rows, &cells, 0, 1).unwrap()) / (n * 8 * D) as f64
+/// One attention operation: tokens that attend to a history, without a batch of their own.
+struct Attention {
+    name: &'static str,
+    n_head_kv: usize,
+    /// Query heads of a KV head.
+    ratio: usize,
+    /// Cells of the history.
+    n_kv: usize,
+    n_token: usize,
+}
+
+const fn attention(name: &'static str, n_head_kv: usize, ratio: usize, n_kv: usize, n_token: usize) -> Attention {
+    Attention { name, n_head_kv, ratio, n_kv, n_token }
+}
+
+const ATTENTION: [Attention; 6] = [
+    attention("decode in cache", 1, RATIO, 1024, 1),
+    attention("decode from memory", N_HEAD_KV, RATIO, 16384, 1),
+    attention("decode 1 head per KV head", N_HEAD_KV, 1, 4096, 1),
+    attention("decode 8 heads per KV head", 1, 8, 1024, 1),
+    attention("decode 8 tokens", 1, RATIO, 1024, 8),
+    attention("prefill of 512", 1, RATIO, 2048, 512),
+];
+
+// Criterion calls what it times once per sample, so what is set up there is kept (and is not made at all where a filter leaves
+// the case out).
+
+fn attentions(c: &mut Criterion) {
+    for shape in &ATTENTION {
+        let Attention { n_head_kv, ratio, n_kv, n_token, .. } = *shape;
+        let n_head = n_head_kv * ratio;
+        let mut group = c.benchmark_group(shape.name);
+        group.throughput(Throughput::Elements((n_token * n_head * n_kv) as u64));
+        let q = noise(n_token * n_head * D);
+        let mask = vec![f16::ZERO.to_bits(); n_token * n_kv];
+        let mut out = vec![0.0; n_token * n_head * (D + 2)];
+        for isa in levels() {
+            for width in Width::ALL {
+                let mut sides = None;
+                group.bench_function(id(isa, width), |b| {
+                    let side = |side| Cache::filled(side, n_head_kv, n_kv / BLOCK, width);
+                    let (k, v) = sides.get_or_insert_with(|| (side(Side::K), side(Side::V)));
+                    let args = AttentionArgs {
+                        q: RowsF32::from_slice(&q, D, n_head).unwrap(),
+                        current: None,
+                        mask: MaskF16::from_slice(&mask, n_kv).unwrap(),
+                        cells: &[],
+                        k: k.view(),
+                        v: v.view(),
+                        scale: 1.0 / (D as f32).sqrt(),
+                        softcap: 0.0,
+                        max_bias: 0.0,
+                        n_chunk: 1,
+                        out: PartialsMut::from_slice(&mut out),
+                    };
+                    b.iter(|| attention_partial_at(isa, &args, Schedule::Static { ith: 0, nth: 1 }).unwrap());
                 });
             }
         }
-        for (side, name) in [(Side::K, "shrink K to half"), (Side::V, "shrink V to half")] {
-            if wanted(name) {
-                print(name, isa, &|w| {
-                    let Some(to) = w.narrower() else { return f64::NAN };
-                    let mut c = Cache::new(side, 8, 4, w);
-                    c.fill();
-                    let mut dst = [-1; 8];
-                    for (i, d) in dst.iter_mut().enumerate().take(to.pages()) {
-                        *d = c.table[0].pages[2 * i];
+    }
+}
+
+fn stores(c: &mut Criterion) {
+    for (side, n) in [(Side::K, 1), (Side::V, 1), (Side::K, 512), (Side::V, 512)] {
+        let mut group = c.benchmark_group(format!("store {side} {n} token{}", if n == 1 { "" } else { "s" }));
+        group.throughput(Throughput::Elements((n * N_HEAD_KV * D) as u64));
+        let values = noise(n * N_HEAD_KV * D);
+        let cells: Vec<i64> = (0..n as i64).collect();
+        for isa in levels() {
+            for width in Width::ALL {
+                let mut cache = None;
+                group.bench_function(id(isa, width), |b| {
+                    let view = cache.get_or_insert_with(|| Cache::new(side, N_HEAD_KV, 4, width)).view();
+                    let rows = RowsF32::from_slice(&values, D, N_HEAD_KV).unwrap();
+                    b.iter(|| store_at(isa, &view, &rows, &cells, 0, 1).unwrap());
+                });
+            }
+        }
+    }
+}
+
+/// The step of one block to half its width, into pages that it does not have: so every run reads the same codes. Only the step
+/// to 2 bits has a choice of range rules; under `fit` each run narrows the ranges that the last one left, which takes as long
+/// as any other.
+fn shrinks(c: &mut Criterion) {
+    let steps = [
+        (Width::B16, Width::B8, RangeRule::Shift, ""),
+        (Width::B8, Width::B4, RangeRule::Shift, ""),
+        (Width::B4, Width::B2, RangeRule::Shift, " shift"),
+        (Width::B4, Width::B2, RangeRule::Fit, " fit"),
+    ];
+    for side in Side::BOTH {
+        let mut group = c.benchmark_group(format!("shrink {side}"));
+        group.throughput(Throughput::Elements((N_HEAD_KV * BLOCK * D) as u64));
+        for isa in levels() {
+            for (from, to, rule, name) in steps {
+                let mut cache = None;
+                group.bench_function(BenchmarkId::new(isa.name(), format!("{from} to {to} bits{name}")), |b| {
+                    let cache = cache.get_or_insert_with(|| Cache::filled(side, N_HEAD_KV, 1, from));
+                    let mut dst = [-1; MAX_PAGES];
+                    for (i, page) in dst[..to.pages()].iter_mut().enumerate() {
+                        *page = (cache.spare + i) as i32;
                     }
-                    let (from, src) = (w.bits() as i32, c.table[0].pages);
-                    let op = ShrinkOp { block: 0, from, to: to.bits() as i32, src, dst };
-                    let view = c.view();
-                    time(|| shrink_at(isa, &view, &[op], &[AtomicU32::new(0)], 0, 1).unwrap()) / (8 * BLOCK * D) as f64
+                    let (bits, src) = (|w: Width| w.bits() as i32, cache.table[0].pages);
+                    let op = ShrinkOp { block: 0, from: bits(from), to: bits(to), src, dst };
+                    let view = cache.view().with_range_rule(rule);
+                    b.iter(|| shrink_at(isa, &view, &[op], &[AtomicU32::new(0)], 0, 1).unwrap());
                 });
             }
         }
     }
 }
+
+fn merges(c: &mut Criterion) {
+    let (n_chunk, n_head) = (8, N_HEAD_KV * RATIO);
+    let partial: Vec<f32> = noise(n_chunk * n_head * (D + 2)).into_iter().map(|x| x.abs() + 0.1).collect();
+    let mut group = c.benchmark_group("merge");
+    group.throughput(Throughput::Elements((n_chunk * n_head * D) as u64));
+    for isa in levels() {
+        group.bench_function(isa.name(), |b| {
+            let mut out = vec![0.0; n_head * D];
+            let args = MergeArgs {
+                partial: &partial,
+                sinks: None,
+                n_token: 1,
+                n_head,
+                head_dim: D,
+                n_chunk,
+                out: PartialsMut::from_slice(&mut out),
+            };
+            b.iter(|| attention_merge_at(isa, &args, 0, 1).unwrap());
+        });
+    }
+}
+
+/// Short: some 150 cases run in a few minutes.
+fn config() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(150))
+        .measurement_time(Duration::from_millis(500))
+        .nresamples(5000)
+        .without_plots()
+}
+
+criterion_group! {
+    name = kernels;
+    config = config();
+    targets = attentions, stores, shrinks, merges
+}
+criterion_main!(kernels);

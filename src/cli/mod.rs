@@ -47,7 +47,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Make a plan: the final width of K and V of every layer under a memory budget
-    Plan(plan::Args),
+    Plan(Box<plan::Args>),
     /// Measure a model on a text: how much each width costs each layer's K and V, and which transforms help
     #[cfg(feature = "llama")]
     Profile(profile::Args),

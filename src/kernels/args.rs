@@ -3,7 +3,7 @@
 
 use super::range::RangeRule;
 use super::{layout, KernelError};
-use crate::geometry::{page_bytes, BlockEntry, Side, Width, BLOCK, MAX_GROUP};
+use crate::geometry::{page_bytes, BlockEntry, Side, Width, BLOCK, MAX_GROUP, SUBTILES};
 use std::marker::PhantomData;
 
 /// Largest head dimension that is accepted.
@@ -114,6 +114,7 @@ impl<'a> SideView<'a> {
         self.head_dim.checked_div(self.group).unwrap_or(0)
     }
 
+    #[inline]
     pub fn entry(&self, block: usize) -> Result<BlockEntry, KernelError> {
         if block >= self.n_blocks {
             return Err(KernelError::BlockRange { block });
@@ -123,6 +124,7 @@ impl<'a> SideView<'a> {
     }
 
     /// The width of an entry, if this side can have it; `None` for an empty block.
+    #[inline]
     pub fn width(&self, block: usize, entry: &BlockEntry) -> Result<Option<Width>, KernelError> {
         if entry.width == 0 {
             return Ok(None);
@@ -130,6 +132,7 @@ impl<'a> SideView<'a> {
         self.checked_width(block, entry.width).map(Some)
     }
 
+    #[inline]
     pub fn checked_width(&self, block: usize, bits: i32) -> Result<Width, KernelError> {
         u32::try_from(bits)
             .ok()
@@ -139,6 +142,7 @@ impl<'a> SideView<'a> {
     }
 
     /// The page of a head; `None` for -1.
+    #[inline(always)]
     pub fn page(&self, head: usize, block: usize, page: i32) -> Result<Option<*mut u8>, KernelError> {
         if page == -1 {
             return Ok(None);
@@ -163,7 +167,44 @@ impl<'a> SideView<'a> {
         Ok(self.page(head, block, pages[slot])?.map(|p| unsafe { p.add(byte) }))
     }
 
+    /// The bytes of the subtiles that `live` marks, eight bits; in the place of others stands any of them. `width` must come
+    /// from `entry`.
+    ///
+    /// # Errors
+    /// A marked subtile whose page is absent or beyond the pool.
+    #[inline(always)]
+    pub(crate) fn subtiles(
+        &self,
+        head: usize,
+        block: usize,
+        entry: &BlockEntry,
+        width: Width,
+        live: u8,
+    ) -> Result<[*const u8; SUBTILES], KernelError> {
+        let per_page = width.subtiles_per_page();
+        let bytes = width.subtile_bytes(self.head_dim);
+        let (mut found, mut any) = ([std::ptr::null::<u8>(); SUBTILES], std::ptr::null::<u8>());
+        for slot in 0..width.pages() {
+            let here = live >> (slot * per_page) & ((1u32 << per_page) - 1) as u8;
+            if here == 0 {
+                continue;
+            }
+            let page = self.page(head, block, entry.pages[slot])?;
+            any = page.ok_or(KernelError::MissingPage { block, slot })?;
+            for i in 0..per_page {
+                found[slot * per_page + i] = any.wrapping_add(i * bytes);
+            }
+        }
+        for p in &mut found {
+            if p.is_null() {
+                *p = any;
+            }
+        }
+        Ok(found)
+    }
+
     /// The parameters of a block, head and group: `[min, max][128 tokens]`. Panics beyond the table's shape.
+    #[inline]
     pub fn params(&self, block: usize, head: usize, group: usize) -> *mut u16 {
         assert!(block < self.n_blocks && head < self.n_head_kv && group < self.n_groups());
         // SAFETY: checked just above

@@ -37,6 +37,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn div(self, o: Self) -> Self;
     /// `self * a + b`, fused where the level can.
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
+    /// `self * a - b`, fused where the level can.
+    unsafe fn mul_sub(self, a: Self, b: Self) -> Self;
     /// The lesser of both, `o` where either is NaN.
     unsafe fn min(self, o: Self) -> Self;
     /// The greater of both, `o` where either is NaN.
@@ -53,8 +55,23 @@ pub(crate) trait Lanes: Copy {
     unsafe fn largest(self) -> f32;
     /// The sums of four vectors, each over its lanes.
     unsafe fn sum4(x: &[Self; 4], out: *mut f32);
+    /// The largest values of four vectors, each over its lanes.
+    unsafe fn max4(x: &[Self; 4], out: *mut f32);
     /// 16 rows of 16 f32, transposed.
     unsafe fn transpose(rows: &mut [Self; LANES]);
+    /// Rounds (half to even) values from 0 to 255 and stores them as bytes.
+    #[inline(always)]
+    unsafe fn store_rounded(self, p: *mut u8) {
+        self.round().store_u8(p)
+    }
+    /// [`Lanes::store_rounded`] of four vectors, one behind the other.
+    #[inline(always)]
+    unsafe fn store_rounded4(v: [Self; 4], p: *mut u8) {
+        v[0].store_rounded(p);
+        v[1].store_rounded(p.add(LANES));
+        v[2].store_rounded(p.add(2 * LANES));
+        v[3].store_rounded(p.add(3 * LANES));
+    }
 }
 
 /// Plain Rust.
@@ -137,6 +154,10 @@ impl Lanes for Plain {
         each!(|i| self.0[i] * a.0[i] + b.0[i])
     }
     #[inline(always)]
+    unsafe fn mul_sub(self, a: Self, b: Self) -> Self {
+        each!(|i| self.0[i] * a.0[i] - b.0[i])
+    }
+    #[inline(always)]
     unsafe fn min(self, o: Self) -> Self {
         each!(|i| if self.0[i] < o.0[i] { self.0[i] } else { o.0[i] })
     }
@@ -191,6 +212,12 @@ impl Lanes for Plain {
         }
     }
     #[inline(always)]
+    unsafe fn max4(x: &[Self; 4], out: *mut f32) {
+        for i in 0..4 {
+            out.add(i).write_unaligned(x[i].largest());
+        }
+    }
+    #[inline(always)]
     unsafe fn transpose(rows: &mut [Self; LANES]) {
         for i in 0..LANES {
             for j in 0..i {
@@ -199,6 +226,12 @@ impl Lanes for Plain {
                 rows[j].0[i] = t;
             }
         }
+    }
+    #[inline(always)]
+    unsafe fn store_rounded(self, p: *mut u8) {
+        // the sum's lowest bits are the integer
+        let x = each!(|i| self.0[i] + 12582912.0);
+        p.cast::<[u8; LANES]>().write_unaligned(x.0.map(|x| x.to_bits() as u8))
     }
 }
 
@@ -290,6 +323,10 @@ mod x86 {
             Avx512(_mm512_fmadd_ps(self.0, a.0, b.0))
         }
         #[inline(always)]
+        unsafe fn mul_sub(self, a: Self, b: Self) -> Self {
+            Avx512(_mm512_fmsub_ps(self.0, a.0, b.0))
+        }
+        #[inline(always)]
         unsafe fn min(self, o: Self) -> Self {
             Avx512(_mm512_min_ps(self.0, o.0))
         }
@@ -326,6 +363,10 @@ mod x86 {
             sum4([half_sum(x[0].0), half_sum(x[1].0), half_sum(x[2].0), half_sum(x[3].0)], out);
         }
         #[inline(always)]
+        unsafe fn max4(x: &[Self; 4], out: *mut f32) {
+            max4([half_max(x[0].0), half_max(x[1].0), half_max(x[2].0), half_max(x[3].0)], out);
+        }
+        #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; LANES]) {
             // pairs, quads of lanes, then the 128-bit quarters
             let mut t = *rows;
@@ -354,6 +395,23 @@ mod x86 {
                 t[12 + j] = Avx512(_mm512_shuffle_f32x4::<0b11_01_11_01>(ab1, cd1));
             }
             *rows = t;
+        }
+        #[inline(always)]
+        unsafe fn store_rounded(self, p: *mut u8) {
+            // the conversion rounds; narrowing straight to memory is many times as slow as this on Zen 4
+            let x = _mm512_cvtps_epi32(self.0);
+            let w = _mm256_packus_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x));
+            let w = _mm256_permute4x64_epi64::<0b11_01_10_00>(w);
+            let b = _mm_packus_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256::<1>(w));
+            _mm_storeu_si128(p.cast(), b)
+        }
+        #[inline(always)]
+        unsafe fn store_rounded4(v: [Self; 4], p: *mut u8) {
+            let [a, b, c, d] = v.map(|x| _mm512_cvtps_epi32(x.0));
+            // packing takes the 128-bit quarters one by one: four words of each vector in turn
+            let x = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_storeu_si512(p.cast(), _mm512_permutexvar_epi32(order, x))
         }
     }
 
@@ -436,6 +494,10 @@ mod x86 {
             Avx2(_mm256_fmadd_ps(self.0, a.0, b.0), _mm256_fmadd_ps(self.1, a.1, b.1))
         }
         #[inline(always)]
+        unsafe fn mul_sub(self, a: Self, b: Self) -> Self {
+            Avx2(_mm256_fmsub_ps(self.0, a.0, b.0), _mm256_fmsub_ps(self.1, a.1, b.1))
+        }
+        #[inline(always)]
         unsafe fn min(self, o: Self) -> Self {
             both!(_mm256_min_ps, self, o)
         }
@@ -477,8 +539,17 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn sum4(x: &[Self; 4], out: *mut f32) {
-            let sum = both_halves(x);
-            sum4(sum, out);
+            sum4(both_halves(x), out);
+        }
+        #[inline(always)]
+        unsafe fn max4(x: &[Self; 4], out: *mut f32) {
+            let x = [
+                _mm256_max_ps(x[0].0, x[0].1),
+                _mm256_max_ps(x[1].0, x[1].1),
+                _mm256_max_ps(x[2].0, x[2].1),
+                _mm256_max_ps(x[3].0, x[3].1),
+            ];
+            max4(x, out);
         }
         #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; LANES]) {
@@ -498,6 +569,23 @@ mod x86 {
                 rows[i + 8] = Avx2(m[1][i], m[3][i]);
             }
         }
+        #[inline(always)]
+        unsafe fn store_rounded(self, p: *mut u8) {
+            // the conversion rounds
+            self.store_u8(p)
+        }
+        #[inline(always)]
+        unsafe fn store_rounded4(v: [Self; 4], p: *mut u8) {
+            // packing takes the 128-bit halves one by one: four words of each vector in turn
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            for i in 0..2 {
+                let (x, y) = (v[2 * i], v[2 * i + 1]);
+                let x = _mm256_packus_epi32(_mm256_cvtps_epi32(x.0), _mm256_cvtps_epi32(x.1));
+                let y = _mm256_packus_epi32(_mm256_cvtps_epi32(y.0), _mm256_cvtps_epi32(y.1));
+                let b = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(x, y), order);
+                _mm256_storeu_si256(p.add(32 * i).cast(), b)
+            }
+        }
     }
 
     // no closures on vectors: they would be functions of their own, without the caller's instructions
@@ -506,6 +594,12 @@ mod x86 {
     unsafe fn half_sum(x: __m512) -> __m256 {
         let high = _mm512_extractf32x8_ps::<1>(x);
         _mm256_add_ps(_mm512_castps512_ps256(x), high)
+    }
+
+    #[inline(always)]
+    unsafe fn half_max(x: __m512) -> __m256 {
+        let high = _mm512_extractf32x8_ps::<1>(x);
+        _mm256_max_ps(_mm512_castps512_ps256(x), high)
     }
 
     #[inline(always)]
@@ -530,6 +624,16 @@ mod x86 {
     unsafe fn sum4(x: [__m256; 4], out: *mut f32) {
         let pairs = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
         _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs)));
+    }
+
+    /// Largest of four vectors of eight.
+    #[inline(always)]
+    unsafe fn max4(x: [__m256; 4], out: *mut f32) {
+        let a = _mm256_max_ps(_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
+        let b = _mm256_max_ps(_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
+        // a: x0 x1 x0 x1, b: x2 x3 x2 x3, in each half
+        let c = _mm256_max_ps(_mm256_shuffle_ps::<0b01_00_01_00>(a, b), _mm256_shuffle_ps::<0b11_10_11_10>(a, b));
+        _mm_storeu_ps(out, _mm_max_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps::<1>(c)));
     }
 
     #[inline(always)]

@@ -9,18 +9,23 @@
 //! for another. The CPU's best instructions are chosen at run time; `PMKVQ_CPU=avx512|avxvnni|avx2|neon|scalar|reference` forces a
 //! level.
 
+mod ahead;
 pub mod args;
 mod attention;
 pub mod codes;
 mod dots;
 mod error;
 mod f16;
+mod fit;
 pub mod isa;
 mod lanes;
 pub mod layout;
+mod level;
 mod merge;
+mod narrow;
 pub mod oracle;
 mod pack;
+mod quantize;
 pub mod range;
 pub mod reference;
 mod scratch;
@@ -28,6 +33,7 @@ mod shrink;
 mod softmax;
 mod store;
 mod tiles;
+mod words;
 
 pub use args::{Cells, MaskF16, PartialsMut, RowsF32, SideView};
 pub use attention::{attention_partial, attention_partial_at, AttentionArgs, Schedule};

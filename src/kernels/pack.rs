@@ -1,189 +1,94 @@
-//! Codes into and out of packed subtiles, and the fast quantizer.
+//! Codes into packed subtiles.
+//!
+//! Codes come at 8 bits, a token in each row, and are narrowed on the way.
 
-use super::codes::{self, F16_MAX};
-use super::lanes::{Lanes, LANES};
-use super::range::{self, RangeRule};
-use crate::geometry::{Side, Width, BLOCK, SUBTILE};
+use super::words::{Words, WORDS};
+use crate::geometry::{Side, SUBTILE};
 
-/// A row of f16 becomes codes at `width`; (min, max) of each group go to `params`, at the token's place in the planes of
-/// group 0.
-///
-/// # Safety
-/// `row` holds `head_dim` values, a multiple of `group`, itself one of 16; `out` takes as many bytes; `params` reaches
-/// `2 * BLOCK` values further for each group.
+/// Bytes from a token's codes to the next one's: a row ends in whole vectors, so the last ones hold anything.
+pub(crate) const fn stride(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(4 * WORDS)
+}
+
+/// 8-bit codes at `W` bits ([`super::codes::narrow8`]), one in each byte.
 #[inline(always)]
-pub(crate) unsafe fn quantize_row<L: Lanes>(
-    row: *const u16,
-    head_dim: usize,
-    group: usize,
-    width: Width,
-    rule: RangeRule,
-    params: *mut u16,
-    out: *mut u8,
-) {
-    for g in 0..head_dim / group {
-        let row = row.add(g * group);
-        let out = out.add(g * group);
-        let (mut low, mut high) = (L::splat(f32::INFINITY), L::splat(f32::NEG_INFINITY));
-        for i in (0..group).step_by(LANES) {
-            let x = saturated::<L>(row.add(i));
-            low = x.min(low);
-            high = x.max(high);
-        }
-        let (mut min, mut max) = (-L::splat(0.0).sub(low).largest(), high.largest());
-        if min > max {
-            (min, max) = (0.0, 0.0);
-        }
-        // -0 becomes +0: which of them a minimum returns depends on the order
-        (min, max) = (min + 0.0, max + 0.0);
-        let plane = params.add(g * 2 * BLOCK);
-        *plane = codes::to_f16(min);
-        *plane.add(BLOCK) = codes::to_f16(max);
-        if max <= min {
-            std::ptr::write_bytes(out, 0, group);
-            continue;
-        }
-        let scale = L::splat((max - min) / 255.0);
-        for i in (0..group).step_by(LANES) {
-            let c = saturated::<L>(row.add(i)).sub(L::splat(min)).div(scale).round();
-            // NaN becomes 0 here
-            c.max(L::splat(0.0)).min(L::splat(255.0)).store_u8(out.add(i));
-        }
-        let codes = std::slice::from_raw_parts_mut(out, group);
-        match (width, rule) {
-            (Width::B2, RangeRule::Fit) => {
-                codes.iter_mut().for_each(|c| *c = shift4(*c));
-                range::fit(codes, &mut *plane, &mut *plane.add(BLOCK));
-            }
-            (Width::B8, _) => {}
-            _ => codes.iter_mut().for_each(|c| *c = narrow(*c, width)),
-        }
+unsafe fn narrowed<V: Words, const W: usize>(x: V) -> V {
+    match W {
+        8 => x,
+        4 => x.narrow8(),
+        _ => x.narrow8().narrow4(),
     }
 }
 
-/// The codes `[16][head_dim]` of a packed subtile at 4 bits.
-///
-/// # Safety
-/// `src` holds the subtile, `codes` takes `16 * head_dim` bytes.
+/// A row of a packed subtile from the quads in it; no code reaches beyond its own byte.
 #[inline(always)]
-pub(crate) unsafe fn unpack4(side: Side, src: *const u8, head_dim: usize, codes: *mut u8) {
+unsafe fn joined<V: Words, const W: usize>(quads: &[V]) -> V {
+    match W {
+        8 => quads[0],
+        4 => quads[0].or(quads[1].shl::<4>()),
+        _ => quads[0].or(quads[1].shl::<2>()).or(quads[2].shl::<4>().or(quads[3].shl::<6>())),
+    }
+}
+
+/// Bytes of a packed subtile at `W` bits that hold codes of tokens `first` to `first + n`: where they begin, and how many.
+#[inline(always)]
+pub(crate) const fn bytes_of<const W: usize>(side: Side, head_dim: usize, first: usize, n: usize) -> (usize, usize) {
     match side {
-        Side::K => {
-            for row in 0..head_dim / 8 {
-                for t in 0..SUBTILE {
-                    let word = src.add(row * 4 * SUBTILE + t * 4).cast::<u32>().read_unaligned();
-                    let out = codes.add(t * head_dim + row * 8).cast::<u32>();
-                    out.write_unaligned(word & 0x0f0f_0f0f);
-                    out.add(1).write_unaligned(word >> 4 & 0x0f0f_0f0f);
-                }
-            }
-        }
+        Side::K => (0, 2 * W * head_dim),
         Side::V => {
-            for row in 0..2 {
-                for j in 0..4 {
-                    let line = |t: usize| std::slice::from_raw_parts_mut(codes.add(t * head_dim), head_dim);
-                    let (low, high) = (line(row * 8 + j), line(row * 8 + 4 + j));
-                    for (d, (l, h)) in low.iter_mut().zip(high).enumerate() {
-                        let byte = *src.add(row * 4 * head_dim + 4 * d + j);
-                        *l = byte & 15;
-                        *h = byte >> 4;
-                    }
-                }
-            }
+            let (row, per) = (4 * head_dim, 4 * 8 / W);
+            (first / per * row, ((first + n - 1) / per - first / per + 1) * row)
         }
     }
 }
 
-/// A packed subtile at 4 bits becomes one at 2 with new ranges: codes and parameters together.
+/// The codes of a whole subtile.
 ///
 /// # Safety
-/// `src` holds the subtile, `dst` takes one at 2 bits, `codes` `16 * head_dim` bytes; `params` is the minimum plane of group
-/// 0 at the subtile's first token, with `2 * BLOCK` values for each group.
+/// `codes` holds 16 rows, [`stride`] bytes apart, of which `head_dim`, a multiple of 16, count; `dst` takes the subtile.
 #[inline(always)]
-pub(crate) unsafe fn fit4(
-    side: Side,
-    src: *const u8,
-    head_dim: usize,
-    group: usize,
-    params: *mut u16,
-    codes: *mut u8,
-    dst: *mut u8,
-) {
-    unpack4(side, src, head_dim, codes);
-    for t in 0..SUBTILE {
-        for g in 0..head_dim / group {
-            let plane = params.add(g * 2 * BLOCK + t);
-            let codes = std::slice::from_raw_parts_mut(codes.add(t * head_dim + g * group), group);
-            range::fit(codes, &mut *plane, &mut *plane.add(BLOCK));
-        }
-    }
-    pack::<2>(side, codes, head_dim, dst);
-}
-
-#[inline(always)]
-unsafe fn saturated<L: Lanes>(p: *const u16) -> L {
-    // these keep NaN
-    let x = L::splat(F16_MAX).min(L::load_f16(p));
-    L::splat(-F16_MAX).max(x)
-}
-
-/// [`codes::shift`] from 8 to 4 bits, in 16-bit arithmetic.
-#[inline(always)]
-const fn shift4(c: u8) -> u8 {
-    ((c as u16 * 241 + 1928) >> 12) as u8
-}
-
-/// [`codes::shift`] from 4 to 2 bits.
-#[inline(always)]
-const fn shift2(c: u8) -> u8 {
-    (c * 13 + 26) >> 6
-}
-
-#[inline(always)]
-const fn narrow(c: u8, width: Width) -> u8 {
-    match width {
-        Width::B2 => shift2(shift4(c)),
-        Width::B4 => shift4(c),
-        _ => c,
-    }
-}
-
-/// The codes `[16][head_dim]` of a whole subtile.
-///
-/// # Safety
-/// `codes` holds them, each below `2^W`; `dst` takes the subtile.
-#[inline(always)]
-pub(crate) unsafe fn pack<const W: usize>(side: Side, codes: *const u8, head_dim: usize, dst: *mut u8) {
-    let per = 8 / W;
+pub(crate) unsafe fn pack<V: Words, const W: usize>(side: Side, codes: *const u8, head_dim: usize, dst: *mut u8) {
+    let (per, stride) = (8 / W, stride(head_dim));
     match side {
         Side::K => {
-            for row in 0..head_dim / (4 * per) {
-                for t in 0..SUBTILE {
-                    key_word::<W>(codes.add(t * head_dim), row, t, dst);
+            // sixteen quads of each token, to sixteen tokens of each quad
+            for first in (0..head_dim / 4).step_by(WORDS) {
+                let mut quads = [V::splat(0); WORDS];
+                for (t, quad) in quads.iter_mut().enumerate() {
+                    *quad = narrowed::<V, W>(V::load(codes.add(t * stride + 4 * first)));
+                }
+                V::transpose(&mut quads);
+                let out = dst.add(first / per * 4 * SUBTILE);
+                let n = (head_dim / 4 - first).min(WORDS);
+                for r in 0..n / per {
+                    joined::<V, W>(&quads[r * per..(r + 1) * per]).store(out.add(r * 4 * SUBTILE));
                 }
             }
         }
         Side::V => {
             for row in 0..4 / per {
                 let out = dst.add(row * 4 * head_dim);
-                let line = |c: usize, j: usize| {
-                    std::slice::from_raw_parts(codes.add(((row * per + c) * 4 + j) * head_dim), head_dim)
-                };
-                let mut lines = [[line(0, 0); 4]; 4];
-                for (c, quad) in lines.iter_mut().enumerate().take(per) {
-                    *quad = [line(c, 0), line(c, 1), line(c, 2), line(c, 3)];
-                }
-                for d in 0..head_dim {
-                    let mut word = 0u32;
+                for d in (0..head_dim).step_by(WORDS) {
+                    let mut quads = [V::splat(0); 4];
                     for c in 0..per {
-                        for j in 0..4 {
-                            word |= (*lines[c][j].get_unchecked(d) as u32) << (8 * j + W * c);
-                        }
+                        let line = |j: usize| codes.add(((row * per + c) * 4 + j) * stride + d);
+                        quads[c] = narrowed::<V, W>(V::interleave4([line(0), line(1), line(2), line(3)]));
                     }
-                    out.add(4 * d).cast::<u32>().write_unaligned(word);
+                    joined::<V, W>(&quads).store(out.add(4 * d));
                 }
             }
         }
+    }
+}
+
+/// The codes of one token at 8 bits to `W` bits, in place.
+///
+/// # Safety
+/// `codes` holds a row of [`stride`] bytes.
+#[inline(always)]
+pub(crate) unsafe fn narrow_token<V: Words, const W: usize>(codes: *mut u8, head_dim: usize) {
+    for i in (0..head_dim).step_by(4 * WORDS) {
+        narrowed::<V, W>(V::load(codes.add(i))).store(codes.add(i));
     }
 }
 
@@ -204,60 +109,49 @@ pub(crate) unsafe fn pack_token<const W: usize>(
         // a row's byte holds dimensions of one token only
         Side::K => {
             for row in 0..head_dim / (4 * per) {
-                key_word::<W>(codes, row, token, dst);
+                let mut word = 0u32;
+                for c in 0..per {
+                    word |= codes.add((row * per + c) * 4).cast::<u32>().read_unaligned() << (W * c);
+                }
+                dst.add(row * 4 * SUBTILE + token * 4).cast::<u32>().write_unaligned(word);
             }
         }
+        // whole words, so that it vectorises: nobody else writes the other tokens of a block
         Side::V => {
             let quad = token / 4;
-            let out = dst.add(quad / per * 4 * head_dim + token % 4);
-            let shift = quad % per * W;
-            let keep = !((((1u32 << W) - 1) << shift) as u8);
+            let out = dst.add(quad / per * 4 * head_dim).cast::<u32>();
+            let shift = token % 4 * 8 + quad % per * W;
+            let keep = !(((1u32 << W) - 1) << shift);
             for d in 0..head_dim {
-                let p = out.add(4 * d);
-                *p = *p & keep | *codes.add(d) << shift;
+                let word = out.add(d).read_unaligned();
+                out.add(d).write_unaligned(word & keep | u32::from(*codes.add(d)) << shift);
             }
         }
     }
 }
 
-#[inline(always)]
-unsafe fn key_word<const W: usize>(codes: *const u8, row: usize, token: usize, dst: *mut u8) {
-    let per = 8 / W;
-    let mut word = 0u32;
-    for c in 0..per {
-        word |= codes.add((row * per + c) * 4).cast::<u32>().read_unaligned() << (W * c);
-    }
-    dst.add(row * 4 * SUBTILE + token * 4).cast::<u32>().write_unaligned(word);
-}
-
-/// A packed subtile of `n` bytes at 8 bits becomes one of `n / 2` at 4: pairs of rows are joined byte by byte.
+/// Tokens `first` to `first + n` of one subtile at 2 bits into another; the other tokens there keep their codes.
 ///
 /// # Safety
-/// `src` and `dst` hold what is said and do not overlap; `n` is a multiple of `2 * row`.
+/// `src` and `dst` are subtiles that do not overlap; `first + n` is at most 16.
 #[inline(always)]
-pub(crate) unsafe fn join8(src: *const u8, dst: *mut u8, row: usize, n: usize) {
-    for r in 0..n / (2 * row) {
-        let low = std::slice::from_raw_parts(src.add(2 * r * row), row);
-        let high = std::slice::from_raw_parts(src.add((2 * r + 1) * row), row);
-        let out = std::slice::from_raw_parts_mut(dst.add(r * row), row);
-        for ((o, &l), &h) in out.iter_mut().zip(low).zip(high) {
-            *o = shift4(l) | shift4(h) << 4;
+pub(crate) unsafe fn merge2<V: Words>(
+    side: Side,
+    src: *const u8,
+    head_dim: usize,
+    first: usize,
+    n: usize,
+    dst: *mut u8,
+) {
+    let mut mask = [0u32; WORDS];
+    for t in first..first + n {
+        match side {
+            Side::K => mask[t] = !0,
+            Side::V => mask.iter_mut().for_each(|word| *word |= 3 << (t % 4 * 8 + t / 4 * 2)),
         }
     }
-}
-
-/// As [`join8`], from 4 to 2 bits.
-///
-/// # Safety
-/// As [`join8`].
-#[inline(always)]
-pub(crate) unsafe fn join4(src: *const u8, dst: *mut u8, row: usize, n: usize) {
-    for r in 0..n / (2 * row) {
-        let low = std::slice::from_raw_parts(src.add(2 * r * row), row);
-        let high = std::slice::from_raw_parts(src.add((2 * r + 1) * row), row);
-        let out = std::slice::from_raw_parts_mut(dst.add(r * row), row);
-        for ((o, &l), &h) in out.iter_mut().zip(low).zip(high) {
-            *o = shift2(l & 15) | shift2(l >> 4) << 2 | shift2(h & 15) << 4 | shift2(h >> 4) << 6;
-        }
+    let mask = V::load(mask.as_ptr().cast());
+    for i in (0..4 * head_dim).step_by(4 * WORDS) {
+        V::select(mask, V::load(src.add(i)), V::load(dst.add(i))).store(dst.add(i));
     }
 }

@@ -37,15 +37,15 @@ impl RangeRule {
 }
 
 /// Ends of the ranges that are tried, in 4-bit codes.
-const LOW: usize = 7; // 0 ..= 6
-const HIGH: usize = 7; // 15 ..= 9
+pub(crate) const LOW: usize = 7; // 0 ..= 6
+pub(crate) const HIGH: usize = 7; // 15 ..= 9
 
 /// Ranges that are tried, and that many lanes' worth of zeros behind them.
-const RANGES: usize = LOW * HIGH;
+pub(crate) const RANGES: usize = LOW * HIGH;
 const PADDED: usize = RANGES.next_multiple_of(16);
 
 /// Range `i`: widest first, so that of equal ones the widest is taken.
-const fn ends(i: usize) -> (u8, u8) {
+pub(crate) const fn ends(i: usize) -> (u8, u8) {
     ((i / HIGH) as u8, (15 - i % HIGH) as u8)
 }
 
@@ -106,7 +106,7 @@ pub fn params(low: u8, high: u8, min: u16, max: u16) -> (u16, u16) {
 }
 
 /// The range of least squared error for 4-bit codes, as (low, high); of equal ones the lowest `low`, then the highest
-/// `high`. Written for reading: [`fit`] is compared with it.
+/// `high`. Written for reading: the fast search (`fit.rs`) is compared with it.
 pub fn best(codes: &[u8]) -> (u8, u8) {
     let error = |low: u8, high: u8| -> u32 {
         let one = |&c: &u8| {
@@ -120,7 +120,7 @@ pub fn best(codes: &[u8]) -> (u8, u8) {
 }
 
 /// One token's group of 4-bit codes becomes one of 2-bit codes with the range of least squared error, in place; `min` and
-/// `max` are replaced. A constant group keeps its value. Cells that were never written have garbage before and after, the same
+/// `max` are replaced. For a few tokens; `fit.rs` does sixteen at once. A constant group keeps its value. Cells that were never written have garbage before and after, the same
 /// garbage on every path.
 #[inline(always)]
 pub(crate) fn fit(group: &mut [u8], min: &mut u16, max: &mut u16) {

@@ -1,8 +1,14 @@
 //! Convert blocks to narrower widths, in place.
 
-use super::lanes::{Lanes, Plain};
+use super::ahead::ask;
+use super::fit::fit4;
+use super::lanes::Plain;
+use super::level::Level;
+use super::narrow::{join4, join8};
+use super::quantize::quantize;
 use super::range::RangeRule;
 use super::scratch::{self, Scratch};
+use super::words::{PlainWords, Words};
 use super::{layout, pack, Isa, KernelError, SideView};
 use crate::geometry::{page_bytes, Width, MAX_PAGES, SUBTILE, SUBTILES};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -104,13 +110,28 @@ pub fn shrink_at(
     scratch::with(|s| match isa {
         // SAFETY: the CPU has the level
         #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if is_x86_feature_detected!("avx512bitalg") => unsafe { run_bitalg(side, ops, done, ith, nth, s) },
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { run_avx512(side, ops, done, ith, nth, s) },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(side, ops, done, ith, nth, s) },
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => unsafe { run_neon(side, ops, done, ith, nth, s) },
-        _ => unsafe { run::<Plain>(side, ops, done, ith, nth, s) },
+        _ => unsafe { run::<Plain, PlainWords>(side, ops, done, ith, nth, s) },
     })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg,avx2,fma,f16c")]
+unsafe fn run_bitalg(
+    side: &SideView,
+    ops: &[ShrinkOp],
+    done: &[AtomicU32],
+    ith: usize,
+    nth: usize,
+    s: &mut Scratch,
+) -> Result<(), KernelError> {
+    run::<super::lanes::Avx512, super::words::Words512<true>>(side, ops, done, ith, nth, s)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -123,7 +144,7 @@ unsafe fn run_avx512(
     nth: usize,
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
-    run::<super::lanes::Avx512>(side, ops, done, ith, nth, s)
+    run::<super::lanes::Avx512, super::words::Words512<false>>(side, ops, done, ith, nth, s)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -136,7 +157,7 @@ unsafe fn run_avx2(
     nth: usize,
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
-    run::<super::lanes::Avx2>(side, ops, done, ith, nth, s)
+    run::<super::lanes::Avx2, super::words::Words256>(side, ops, done, ith, nth, s)
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -149,11 +170,11 @@ unsafe fn run_neon(
     nth: usize,
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
-    run::<super::lanes::neon::Neon>(side, ops, done, ith, nth, s)
+    run::<super::lanes::neon::Neon, PlainWords>(side, ops, done, ith, nth, s)
 }
 
 #[inline(always)]
-unsafe fn run<L: Lanes>(
+unsafe fn run<L: Level, V: Words>(
     side: &SideView,
     ops: &[ShrinkOp],
     done: &[AtomicU32],
@@ -165,9 +186,12 @@ unsafe fn run<L: Lanes>(
     let mut result = Ok(());
     for i in (ith..ops.len() * n_head).step_by(nth) {
         let (op, head) = (&ops[i / n_head], i % n_head);
+        if let Some(op) = ops.get((i + nth) / n_head) {
+            ask_first(side, op, (i + nth) % n_head);
+        }
         match op.resolve(side, head) {
             Ok(r) => {
-                convert::<L>(side, op.block as usize, head, &r, s);
+                convert::<L, V>(side, op.block as usize, head, &r, s);
                 done[i / n_head].fetch_add(1, Ordering::Release);
             }
             Err(e) => result = result.and(Err(e)),
@@ -176,56 +200,97 @@ unsafe fn run<L: Lanes>(
     result
 }
 
+/// Asks for the first subtile of a head.
+fn ask_first(side: &SideView, op: &ShrinkOp, head: usize) {
+    if let Ok(from) = side.checked_width(op.block as usize, op.from) {
+        if let Ok(Some(p)) = side.subtile(head, op.block as usize, &op.src, from, 0) {
+            ask(p, from.subtile_bytes(side.head_dim()));
+        }
+    }
+}
+
 /// Build the whole block aside, then write its pages: a target may be any of the sources.
 #[inline(always)]
-unsafe fn convert<L: Lanes>(side: &SideView, block: usize, head: usize, r: &Resolved, s: &mut Scratch) {
+unsafe fn convert<L: Level, V: Words>(side: &SideView, block: usize, head: usize, r: &Resolved, s: &mut Scratch) {
     let d = side.head_dim();
     let n = r.to.subtile_bytes(d);
     let built = s.pages.take::<u8>(SUBTILES * n).as_mut_ptr();
     // codes, and behind them a subtile at 4 bits
-    let codes = s.current.take::<u8>(SUBTILE * d + 8 * d).as_mut_ptr();
-    let joined = codes.add(SUBTILE * d);
-    let row = layout::row_bytes(side.side(), d);
+    let codes = s.current.take::<u8>(SUBTILE * pack::stride(d) + 8 * d).as_mut_ptr();
+    let at4 = codes.add(SUBTILE * pack::stride(d));
     for (i, src) in r.src.iter().enumerate() {
         let out = built.add(i * n);
+        if let Some(Some(next)) = r.src.get(i + 1) {
+            ask(*next, r.from.subtile_bytes(d));
+        }
         let Some(src) = *src else {
             std::ptr::write_bytes(out, 0, n);
             continue;
         };
-        match (r.from, r.to) {
-            (Width::B16, to) => {
-                let params = side.params(block, head, 0).add(i * SUBTILE);
-                for t in 0..SUBTILE {
-                    let values = src.cast::<u16>().add(t * d);
-                    let params = params.add(t);
-                    pack::quantize_row::<L>(values, d, side.group(), to, side.range_rule(), params, codes.add(t * d));
-                }
-                match to {
-                    Width::B8 => pack::pack::<8>(side.side(), codes, d, out),
-                    Width::B4 => pack::pack::<4>(side.side(), codes, d, out),
-                    _ => pack::pack::<2>(side.side(), codes, d, out),
-                }
-            }
-            (Width::B8, Width::B4) => pack::join8(src, out, row, 16 * d),
-            (from, _) => {
-                let mut at4 = src.cast_const();
-                if from == Width::B8 {
-                    pack::join8(src, joined, row, 16 * d);
-                    at4 = joined;
-                }
-                match side.range_rule() {
-                    RangeRule::Shift => pack::join4(at4, out, row, 8 * d),
-                    RangeRule::Fit => {
-                        let params = side.params(block, head, 0).add(i * SUBTILE);
-                        pack::fit4(side.side(), at4, d, side.group(), params, codes, out);
-                    }
-                }
-            }
+        let tile = Subtile { side, block, head, index: i, codes, at4 };
+        match r.from {
+            Width::B16 => tile.quantize::<L, V>(src.cast(), r.to, out),
+            from => tile.narrow::<L, V>(src, from, r.to, out),
         }
     }
     for (slot, dst) in r.dst.iter().enumerate() {
         if let Some(dst) = *dst {
             std::ptr::copy_nonoverlapping(built.add(slot * page_bytes(d)), dst, page_bytes(d));
+        }
+    }
+}
+
+/// A subtile to convert, and memory to do it in.
+struct Subtile<'a> {
+    side: &'a SideView<'a>,
+    block: usize,
+    head: usize,
+    index: usize,
+    codes: *mut u8,
+    at4: *mut u8,
+}
+
+impl Subtile<'_> {
+    /// The place of the first token in the minimum plane of group 0.
+    fn params(&self) -> *mut u16 {
+        // SAFETY: a subtile is within the plane
+        unsafe { self.side.params(self.block, self.head, 0).add(self.index * SUBTILE) }
+    }
+
+    /// From 16 bits.
+    #[inline(always)]
+    unsafe fn quantize<L: Level, V: Words>(&self, src: *const u16, to: Width, out: *mut u8) {
+        let (side, d, group) = (self.side.side(), self.side.head_dim(), self.side.group());
+        quantize::<L>(src, SUBTILE, d, group, self.params(), self.codes, pack::stride(d));
+        match (to, self.side.range_rule()) {
+            (Width::B8, _) => pack::pack::<V, 8>(side, self.codes, d, out),
+            (Width::B2, RangeRule::Shift) => pack::pack::<V, 2>(side, self.codes, d, out),
+            (Width::B2, RangeRule::Fit) => {
+                pack::pack::<V, 4>(side, self.codes, d, self.at4);
+                fit4::<L, V>(side, self.at4, d, group, self.params(), 0, SUBTILE, out);
+            }
+            _ => pack::pack::<V, 4>(side, self.codes, d, out),
+        }
+    }
+
+    /// From 8 or 4 bits.
+    #[inline(always)]
+    unsafe fn narrow<L: Level, V: Words>(&self, src: *const u8, from: Width, to: Width, out: *mut u8) {
+        let d = self.side.head_dim();
+        let row = layout::row_bytes(self.side.side(), d);
+        if to == Width::B4 {
+            return join8::<V>(src, out, row, 16 * d);
+        }
+        let mut at4 = src;
+        if from == Width::B8 {
+            join8::<V>(src, self.at4, row, 16 * d);
+            at4 = self.at4;
+        }
+        match self.side.range_rule() {
+            RangeRule::Shift => join4::<V>(at4, out, row, 8 * d),
+            RangeRule::Fit => {
+                fit4::<L, V>(self.side.side(), at4, d, self.side.group(), self.params(), 0, SUBTILE, out);
+            }
         }
     }
 }

@@ -3,16 +3,15 @@
 use super::lanes::{Lanes, LANES};
 use crate::geometry::BLOCK;
 
-/// e^x for x up to 88, as `2^n * 2^f` with f in -1/2 .. 1/2; 0 below -87.3, where f32 would be denormal. Within 2 units in
-/// the last place.
+/// e^x for x up to 88, as `2^n * 2^f` with f in -1/2 .. 1/2; 0 or denormal below -87.3. Within 2 units in the
+/// last place near 0, where weights matter; 2e-8 times x beyond.
 #[inline(always)]
 pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
     // NaN stays NaN: `max` gives its argument then
     let x = L::splat(-100.0).max(x);
     let n = x.mul(L::splat(std::f32::consts::LOG2_E)).round();
-    let f = x.mul_add(L::splat(std::f32::consts::LOG2_E), L::splat(0.0).sub(n));
-    // what LOG2_E loses by being an f32
-    let f = x.mul_add(L::splat(1.925_963_033e-8), f);
+    // x * 2e-8, what LOG2_E loses by being an f32, does not matter beside e^x
+    let f = x.mul_sub(L::splat(std::f32::consts::LOG2_E), n);
     let mut p = L::splat(EXP2[6]);
     for c in EXP2[..6].iter().rev() {
         p = p.mul_add(f, L::splat(*c));
@@ -59,51 +58,73 @@ pub(crate) struct ScoreMap {
     pub softcap: f32,
 }
 
-/// One row, one block: scores in place become weights, `max` and `sum` go on; returns what earlier sums must be multiplied by.
-/// Cells whose mask is -inf get weight 0 whatever their score is, NaN included. `whole`: the mask is all zeros.
+/// A row of scores on its way through the blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    /// [`BLOCK`] scores, which become weights.
+    pub scores: *mut f32,
+    /// [`BLOCK`] values, not read if `whole`: then they are all zeros.
+    pub mask: *const f32,
+    pub whole: bool,
+    pub slope: f32,
+    /// Largest score and sum of weights so far.
+    pub max: *mut f32,
+    pub sum: *mut f32,
+    /// Out: what sums so far must be multiplied by.
+    pub factor: *mut f32,
+}
+
+/// `R` (at most 4) rows, one block. Cells whose mask is -inf get weight 0 whatever their score is, NaN included.
 ///
 /// # Safety
-/// `scores` and `mask` hold [`BLOCK`] values.
+/// The rows' pointers hold what they say.
 #[inline(always)]
-pub(crate) unsafe fn online_step<L: Lanes>(
-    scores: *mut f32,
-    mask: *const f32,
-    whole: bool,
-    slope: f32,
-    map: ScoreMap,
-    max: &mut f32,
-    sum: &mut f32,
-) -> f32 {
+pub(crate) unsafe fn online_step<L: Lanes, const R: usize>(rows: &[Row; R], map: ScoreMap) {
     let dead = L::splat(f32::NEG_INFINITY);
-    let mut top = dead;
-    for i in (0..BLOCK).step_by(LANES) {
-        let mut s = L::load(scores.add(i)).mul(L::splat(map.scale));
-        if map.softcap != 0.0 {
-            s = tanh::<L>(s).mul(L::splat(map.softcap));
-        }
-        if !whole {
-            let m = L::load(mask.add(i));
-            s = m.mul_add(L::splat(slope), s);
-            s = dead.select_lt(m, s, dead);
-        }
-        s.store(scores.add(i));
-        top = top.max(s);
-    }
-    let new = top.largest().max(*max);
-    if new == f32::NEG_INFINITY {
+    let mut tops = [dead; 4];
+    for (r, row) in rows.iter().enumerate() {
+        let mut top = dead;
         for i in (0..BLOCK).step_by(LANES) {
-            L::splat(0.0).store(scores.add(i));
+            let mut s = L::load(row.scores.add(i)).mul(L::splat(map.scale));
+            if map.softcap != 0.0 {
+                s = tanh::<L>(s).mul(L::splat(map.softcap));
+            }
+            if !row.whole {
+                let m = L::load(row.mask.add(i));
+                s = m.mul_add(L::splat(row.slope), s);
+                s = dead.select_lt(m, s, dead);
+            }
+            s.store(row.scores.add(i));
+            top = top.max(s);
         }
-        return 1.0;
+        tops[r] = top;
     }
-    let mut total = L::splat(0.0);
-    for i in (0..BLOCK).step_by(LANES) {
-        let p = exp::<L>(L::load(scores.add(i)).sub(L::splat(new)));
-        p.store(scores.add(i));
-        total = total.add(p);
+    let mut largest = [0.0f32; 4];
+    L::max4(&tops, largest.as_mut_ptr());
+    let mut totals = [L::splat(0.0); 4];
+    let mut new = [0.0f32; R];
+    for (r, row) in rows.iter().enumerate() {
+        new[r] = largest[r].max(*row.max);
+        if new[r] == f32::NEG_INFINITY {
+            for i in (0..BLOCK).step_by(LANES) {
+                L::splat(0.0).store(row.scores.add(i));
+            }
+            continue;
+        }
+        let mut total = L::splat(0.0);
+        for i in (0..BLOCK).step_by(LANES) {
+            let p = exp::<L>(L::load(row.scores.add(i)).sub(L::splat(new[r])));
+            p.store(row.scores.add(i));
+            total = total.add(p);
+        }
+        totals[r] = total;
     }
-    let factor = (*max - new).exp();
-    *max = new;
-    *sum = *sum * factor + total.sum();
-    factor
+    let mut sums = [0.0f32; 4];
+    L::sum4(&totals, sums.as_mut_ptr());
+    for (r, row) in rows.iter().enumerate() {
+        let factor = if new[r] == *row.max { 1.0 } else { (*row.max - new[r]).exp() };
+        *row.max = new[r];
+        *row.sum = *row.sum * factor + sums[r];
+        *row.factor = factor;
+    }
 }

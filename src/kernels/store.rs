@@ -1,9 +1,15 @@
 //! Store a batch's K or V: f16 in 16-bit blocks, codes in narrower ones.
 
-use super::lanes::{Lanes, Plain};
+use super::ahead::ask;
+use super::fit::fit4;
+use super::lanes::Plain;
+use super::level::{keep_row, near_row, Level};
+use super::quantize::quantize;
+use super::range::{self, RangeRule};
 use super::scratch::{self, Scratch};
-use super::{pack, tiles, Cells, Isa, KernelError, RowsF32, SideView};
-use crate::geometry::{Width, BLOCK, SUBTILE};
+use super::words::{PlainWords, Words};
+use super::{pack, Cells, Isa, KernelError, RowsF32, SideView};
+use crate::geometry::{Side, Width, BLOCK, SUBTILE};
 
 /// Which (head, block) pairs a thread stores: heads are dealt out, and where there are fewer heads than threads, blocks too.
 /// Cells of a block share bytes, so a block is never split.
@@ -24,6 +30,19 @@ impl Split {
 
     pub fn mine(&self, head: usize, block: usize) -> bool {
         (head * self.parts + block % self.parts) % self.nth == self.ith
+    }
+
+    /// Those of `n_head` heads that are `mine`, without a division for each.
+    fn heads(&self, block: usize, n_head: usize) -> impl Iterator<Item = usize> {
+        let Split { ith, nth, parts } = *self;
+        let mut at = block % parts % nth;
+        (0..n_head).filter(move |_| {
+            let mine = at == ith;
+            // there are no more parts than threads
+            at += parts;
+            at -= if at >= nth { nth } else { 0 };
+            mine
+        })
     }
 }
 
@@ -75,13 +94,27 @@ pub fn store_at(
     scratch::with(|s| match isa {
         // SAFETY: the CPU has the level
         #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if is_x86_feature_detected!("avx512bitalg") => unsafe { run_bitalg(side, rows, cells, split, s) },
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { run_avx512(side, rows, cells, split, s) },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(side, rows, cells, split, s) },
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => unsafe { run_neon(side, rows, cells, split, s) },
-        _ => unsafe { run::<Plain>(side, rows, cells, split, s) },
+        _ => unsafe { run::<Plain, PlainWords>(side, rows, cells, split, s) },
     })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bitalg,avx2,fma,f16c")]
+unsafe fn run_bitalg(
+    side: &SideView,
+    rows: &RowsF32,
+    cells: Cells,
+    split: Split,
+    s: &mut Scratch,
+) -> Result<(), KernelError> {
+    run::<super::lanes::Avx512, super::words::Words512<true>>(side, rows, cells, split, s)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -93,7 +126,7 @@ unsafe fn run_avx512(
     split: Split,
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
-    run::<super::lanes::Avx512>(side, rows, cells, split, s)
+    run::<super::lanes::Avx512, super::words::Words512<false>>(side, rows, cells, split, s)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -105,7 +138,7 @@ unsafe fn run_avx2(
     split: Split,
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
-    run::<super::lanes::Avx2>(side, rows, cells, split, s)
+    run::<super::lanes::Avx2, super::words::Words256>(side, rows, cells, split, s)
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -117,35 +150,31 @@ unsafe fn run_neon(
     split: Split,
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
-    run::<super::lanes::neon::Neon>(side, rows, cells, split, s)
+    run::<super::lanes::neon::Neon, PlainWords>(side, rows, cells, split, s)
 }
 
 #[inline(always)]
-unsafe fn run<L: Lanes>(
+unsafe fn run<L: Level, V: Words>(
     side: &SideView,
     rows: &RowsF32,
     cells: Cells,
     split: Split,
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
-    let d = side.head_dim();
-    let halves = s.current.take::<u16>(d).as_mut_ptr();
-    let codes = s.pages.take::<u8>(SUBTILE * d).as_mut_ptr();
+    let memory = Memory::new(side, s);
     let mut result = Ok(());
-    for head in 0..side.n_head_kv() {
-        let mut t = 0;
-        while t < cells.len() {
-            let n = run_length(&cells[t..]);
-            match place(side, cells[t]) {
-                Err(e) => result = result.and(Err(e)),
-                Ok((block, at)) if split.mine(head, block) => {
-                    let done = store_run::<L>(side, rows, head, t, n, block, at, halves, codes);
-                    result = result.and(done);
-                }
-                Ok(_) => {}
+    let mut t = 0;
+    while t < cells.len() {
+        let n = run_length(&cells[t..]);
+        match place(side, cells[t]) {
+            Err(e) => result = result.and(Err(e)),
+            Ok((block, at)) => {
+                let run = Run { t, n, block, at };
+                let done = run.store::<L, V>(side, rows, split, &memory);
+                result = result.and(done);
             }
-            t += n;
         }
+        t += n;
     }
     result
 }
@@ -161,62 +190,148 @@ fn run_length(cells: &[i64]) -> usize {
     n
 }
 
+/// Of as many tokens, ranges are fitted one by one.
+const FEW: usize = 4;
+
+/// Where a run is worked on.
+struct Memory {
+    /// f16 values of 16 tokens.
+    halves: *mut u16,
+    /// Their codes, [`pack::stride`] apart.
+    codes: *mut u8,
+    /// A subtile at 4 bits and one at 2.
+    at4: *mut u8,
+    at2: *mut u8,
+}
+
+impl Memory {
+    fn new(side: &SideView, s: &mut Scratch) -> Memory {
+        let d = side.head_dim();
+        let halves = s.current.take::<u16>(SUBTILE * d).as_mut_ptr();
+        let (codes, at4) = (SUBTILE * pack::stride(d), Width::B4.subtile_bytes(d));
+        let bytes = s.pages.take::<u8>(codes + at4 + Width::B2.subtile_bytes(d));
+        let (codes, rest) = bytes.split_at_mut(codes);
+        let (at4, at2) = rest.split_at_mut(at4);
+        Memory { halves, codes: codes.as_mut_ptr(), at4: at4.as_mut_ptr(), at2: at2.as_mut_ptr() }
+    }
+}
+
 /// `n` tokens from `t` on, into consecutive cells of one subtile from `at` on.
-#[inline(always)]
-unsafe fn store_run<L: Lanes>(
-    side: &SideView,
-    rows: &RowsF32,
-    head: usize,
+struct Run {
     t: usize,
     n: usize,
     block: usize,
     at: usize,
-    halves: *mut u16,
-    codes: *mut u8,
-) -> Result<(), KernelError> {
-    let d = side.head_dim();
-    let entry = side.entry(block)?;
-    let width = side.width(block, &entry)?.ok_or(KernelError::Width { block, width: 0 })?;
-    let (subtile, token) = (at / SUBTILE, at % SUBTILE);
-    let Some(dst) = side.subtile(head, block, &entry.pages, width, subtile)? else {
-        return Err(KernelError::MissingPage { block, slot: super::layout::subtile_position(width, d, subtile).0 });
-    };
-    if width == Width::B16 {
-        for i in 0..n {
-            let row = rows.row(t + i, head);
-            tiles::round_row::<L>(row.as_ptr(), d, dst.cast::<u16>().add((token + i) * d));
-        }
-        return Ok(());
-    }
-    let params = side.params(block, head, 0);
-    for i in 0..n {
-        let row = rows.row(t + i, head);
-        tiles::round_row::<L>(row.as_ptr(), d, halves);
-        let params = params.add(at + i);
-        pack::quantize_row::<L>(halves, d, side.group(), width, side.range_rule(), params, codes.add(i * d));
-    }
-    match width {
-        Width::B8 => place_codes::<8>(side, codes, d, token, n, dst),
-        Width::B4 => place_codes::<4>(side, codes, d, token, n, dst),
-        _ => place_codes::<2>(side, codes, d, token, n, dst),
-    }
-    Ok(())
 }
 
-#[inline(always)]
-unsafe fn place_codes<const W: usize>(
-    side: &SideView,
-    codes: *const u8,
-    d: usize,
-    token: usize,
-    n: usize,
-    dst: *mut u8,
-) {
-    if n == SUBTILE {
-        pack::pack::<W>(side.side(), codes, d, dst);
-    } else {
+impl Run {
+    /// Those heads that are this thread's. Runs come before heads, so that rows are read about in the order in which they
+    /// lie.
+    #[inline(always)]
+    unsafe fn store<L: Level, V: Words>(
+        &self,
+        side: &SideView,
+        rows: &RowsF32,
+        split: Split,
+        memory: &Memory,
+    ) -> Result<(), KernelError> {
+        let heads = || split.heads(self.block, side.n_head_kv());
+        if heads().next().is_none() {
+            return Ok(());
+        }
+        let entry = side.entry(self.block)?;
+        let width = side.width(self.block, &entry)?.ok_or(KernelError::Width { block: self.block, width: 0 })?;
+        let (subtile, token) = (self.at / SUBTILE, self.at % SUBTILE);
+        let place = |head: usize| side.subtile(head, self.block, &entry.pages, width, subtile);
+        if width != Width::B16 {
+            // parts of what is there are kept, so it has to come before it can be written: of all heads at once
+            let (from, n) = match width {
+                Width::B8 => pack::bytes_of::<8>(side.side(), side.head_dim(), token, self.n),
+                Width::B4 => pack::bytes_of::<4>(side.side(), side.head_dim(), token, self.n),
+                _ => pack::bytes_of::<2>(side.side(), side.head_dim(), token, self.n),
+            };
+            for head in heads() {
+                if let Some(dst) = place(head)? {
+                    ask(dst.wrapping_add(from), n);
+                    let params = side.params(self.block, head, 0).wrapping_add(self.at);
+                    ask(params.cast(), 1);
+                    ask(params.wrapping_add(BLOCK).cast(), 1);
+                }
+            }
+        }
+        for head in heads() {
+            let slot = super::layout::subtile_position(width, side.head_dim(), subtile).0;
+            let dst = place(head)?.ok_or(KernelError::MissingPage { block: self.block, slot })?;
+            match width {
+                Width::B16 => self.keep::<L>(side, rows, head, dst),
+                _ => self.narrow::<L, V>(side, rows, head, width, dst, memory),
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    unsafe fn keep<L: Level>(&self, side: &SideView, rows: &RowsF32, head: usize, dst: *mut u8) {
+        let d = side.head_dim();
+        for i in 0..self.n {
+            let out = dst.cast::<u16>().add((self.at % SUBTILE + i) * d);
+            keep_row::<L>(rows.row(self.t + i, head).as_ptr(), d, out);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn narrow<L: Level, V: Words>(
+        &self,
+        side: &SideView,
+        rows: &RowsF32,
+        head: usize,
+        width: Width,
+        dst: *mut u8,
+        memory: &Memory,
+    ) {
+        let (d, token, n) = (side.head_dim(), self.at % SUBTILE, self.n);
+        let params = side.params(self.block, head, 0).add(self.at);
         for i in 0..n {
-            pack::pack_token::<W>(side.side(), codes.add(i * d), d, token + i, dst);
+            near_row::<L>(rows.row(self.t + i, head).as_ptr(), d, memory.halves.add(i * d));
+        }
+        quantize::<L>(memory.halves, n, d, side.group(), params, memory.codes, pack::stride(d));
+        match (width, side.range_rule()) {
+            (Width::B8, _) => self.place::<V, 8>(side.side(), memory, d, dst),
+            (Width::B2, RangeRule::Shift) => self.place::<V, 2>(side.side(), memory, d, dst),
+            (Width::B2, RangeRule::Fit) if n <= FEW => {
+                for i in 0..n {
+                    let codes = memory.codes.add(i * pack::stride(d));
+                    pack::narrow_token::<V, 4>(codes, d);
+                    for g in 0..side.n_groups() {
+                        let group = std::slice::from_raw_parts_mut(codes.add(g * side.group()), side.group());
+                        let min = params.add(g * 2 * BLOCK + i);
+                        range::fit(group, &mut *min, &mut *min.add(BLOCK));
+                    }
+                    pack::pack_token::<2>(side.side(), codes, d, token + i, dst);
+                }
+            }
+            (Width::B2, RangeRule::Fit) => {
+                self.place::<V, 4>(side.side(), memory, d, memory.at4);
+                let (out, first) = (if n == SUBTILE { dst } else { memory.at2 }, params.sub(token));
+                fit4::<L, V>(side.side(), memory.at4, d, side.group(), first, token, n, out);
+                if n < SUBTILE {
+                    pack::merge2::<V>(side.side(), memory.at2, d, token, n, dst);
+                }
+            }
+            _ => self.place::<V, 4>(side.side(), memory, d, dst),
+        }
+    }
+
+    /// Codes into a subtile.
+    #[inline(always)]
+    unsafe fn place<V: Words, const W: usize>(&self, side: Side, memory: &Memory, d: usize, dst: *mut u8) {
+        if self.n == SUBTILE {
+            return pack::pack::<V, W>(side, memory.codes, d, dst);
+        }
+        for i in 0..self.n {
+            let codes = memory.codes.add(i * pack::stride(d));
+            pack::narrow_token::<V, W>(codes, d);
+            pack::pack_token::<W>(side, codes, d, self.at % SUBTILE + i, dst);
         }
     }
 }

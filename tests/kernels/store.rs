@@ -54,6 +54,57 @@ fn every_level_writes_the_reference_bytes() {
     });
 }
 
+/// A side that stays at 16 bits, for its head dimension is no multiple of 16.
+#[test]
+fn odd_head_dimensions_stay_halves() {
+    property(20, |rng| {
+        let d = rng.pick(&[4, 40, 72, 100, 136]);
+        let mut want = Cache::new(rng, rng_side(0), d, 0, 2, 2);
+        want.open(0, Width::B16);
+        want.open(1, Width::B16);
+        let clean = want.clone();
+        let cells = cells(rng, 2);
+        let values = rows(rng, cells.len(), 2, d);
+        let r = RowsF32::from_slice(&values, d, 2).unwrap();
+        store_at(Isa::Reference, &want.view(), &r, &cells, 0, 1).unwrap();
+        for isa in levels() {
+            let mut got = clean.clone();
+            store_at(isa, &got.view(), &r, &cells, 0, 1).unwrap();
+            got.same_bytes(&want, &format!("{d} {isa:?}"));
+        }
+    });
+}
+
+/// Every number of tokens from every place in a subtile, at every width.
+#[test]
+fn parts_of_subtiles_keep_the_rest() {
+    property(6, |rng| {
+        let (d, group) = rng.pick(&SHAPES);
+        for (side, width, rule) in SIDES.into_iter().flat_map(|s| {
+            let shift = Width::ALL.map(|w| (s, w, RangeRule::Shift));
+            shift.into_iter().chain([(s, Width::B2, RangeRule::Fit)])
+        }) {
+            let mut start = Cache::new(rng, side, d, group, 1, 1);
+            start.rule = rule;
+            start.open(0, width);
+            start.pool.bytes_mut().iter_mut().for_each(|b| *b = rng.next() as u8);
+            let first = rng.below(16);
+            for n in 1..=16 - first {
+                let cells: Vec<i64> = (0..n as i64).map(|i| 48 + first as i64 + i).collect();
+                let values = rows(rng, n, 1, d);
+                let r = RowsF32::from_slice(&values, d, 1).unwrap();
+                let mut want = start.clone();
+                store_at(Isa::Reference, &want.view(), &r, &cells, 0, 1).unwrap();
+                for isa in levels() {
+                    let mut got = start.clone();
+                    store_at(isa, &got.view(), &r, &cells, 0, 1).unwrap();
+                    got.same_bytes(&want, &format!("{side} {width} {d}/{group} {n} from {first}, {isa:?}"));
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn threads_write_the_same_bytes() {
     property(10, |rng| {

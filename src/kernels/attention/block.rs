@@ -3,8 +3,9 @@
 use super::super::args::{RowsF32, SideView};
 use super::super::dots::Dots;
 use super::super::lanes::Lanes;
-use super::super::softmax::online_step;
+use super::super::softmax::{online_step, Row};
 use super::super::{layout, tiles, KernelError};
+use super::ahead::Ahead;
 use super::half::{Halves, Runs};
 use super::packed::{scales, spread_out, Keys, Values};
 use super::task::{Visible, Work};
@@ -38,88 +39,92 @@ pub(super) unsafe fn step<I: Dots>(
     head: usize,
     visible: Visible,
     source: Source,
+    ahead: &mut Ahead,
 ) -> Result<(), KernelError> {
     let runs = Runs { queries: visible.queries, ratio: p.ratio };
+    let live = live_subtiles(visible.cells);
     match source {
         Source::Cache { block, k, wk, .. } => {
-            let src = subtiles(&a.k, head, block, &k, wk, visible.cells)?;
+            let src = a.k.subtiles(head, block, &k, wk, live)?;
             if wk == Width::B16 {
-                halves(&src, p.dk, visible.cells).score::<I::L>(w, &runs);
+                halves(&src, p.dk, visible.cells).score::<I>(w, &runs, ahead);
             } else {
-                packed_scores::<I>(&a.k, w, &runs, head, block, wk, visible.cells, src);
+                packed_scores::<I>(&a.k, w, &runs, head, block, wk, live, src, ahead);
             }
         }
         Source::Current { first } => {
             if let Some((k, _)) = &a.current {
-                current::<I::L>(k, head, first, visible.cells, w).score::<I::L>(w, &runs);
+                current::<I::L>(k, head, first, visible.cells, w).score::<I>(w, &runs, ahead);
             }
         }
     }
 
-    for (from, to) in runs.ranges() {
-        for row in from..to {
-            let (t, h) = (row / p.ratio, row % p.ratio);
-            *w.factors.add(row) = online_step::<I::L>(
-                w.scores.add(row * BLOCK),
-                w.mask.add(t * BLOCK),
-                visible.whole >> t & 1 != 0,
-                *w.slopes.add(h),
-                p.map,
-                &mut *w.max.add(row),
-                &mut *w.sum.add(row),
-            );
-        }
-    }
+    softmax::<I::L>(p, w, &runs, visible.whole);
 
     match source {
         Source::Cache { block, v, wv, .. } => {
-            let src = subtiles(&a.v, head, block, &v, wv, visible.cells)?;
+            let src = a.v.subtiles(head, block, &v, wv, live)?;
             if wv == Width::B16 {
-                halves(&src, p.dv, visible.cells).weigh::<I::L>(w, &runs);
+                halves(&src, p.dv, visible.cells).weigh::<I>(w, &runs, ahead);
             } else {
-                packed_values::<I>(&a.v, w, &runs, head, block, wv, visible.cells, src);
+                packed_values::<I>(&a.v, w, &runs, head, block, wv, visible.cells, live, src, ahead);
             }
         }
         Source::Current { first } => {
             if let Some((_, v)) = &a.current {
-                current::<I::L>(v, head, first, visible.cells, w).weigh::<I::L>(w, &runs);
+                current::<I::L>(v, head, first, visible.cells, w).weigh::<I>(w, &runs, ahead);
             }
         }
     }
     Ok(())
 }
 
-/// The bytes of subtiles that hold a visible cell. In the place of others stands any of them.
+/// Scores become weights, four rows at a time.
 #[inline(always)]
-fn subtiles(
-    side: &SideView,
-    head: usize,
-    block: usize,
-    entry: &BlockEntry,
-    width: Width,
-    live: u128,
-) -> Result<[*const u8; SUBTILES], KernelError> {
-    let mut found = [std::ptr::null::<u8>(); SUBTILES];
-    let mut any = std::ptr::null();
-    for (s, p) in found.iter_mut().enumerate() {
-        if subtile_of(live, s) != 0 {
-            let slot = layout::subtile_position(width, side.head_dim(), s).0;
-            let at = side.subtile(head, block, &entry.pages, width, s)?;
-            *p = at.ok_or(KernelError::MissingPage { block, slot })?;
-            any = *p;
+unsafe fn softmax<L: Lanes>(p: &Shape, w: &Work, runs: &Runs, whole: u64) {
+    for (mut from, to) in runs.ranges() {
+        macro_rules! rows {
+            ($n:expr) => {
+                while from + $n <= to {
+                    let mut rows = [row_of(p, w, from, whole); $n];
+                    for r in 1..$n {
+                        rows[r] = row_of(p, w, from + r, whole);
+                    }
+                    online_step::<L, $n>(&rows, p.map);
+                    from += $n;
+                }
+            };
         }
+        rows!(4);
+        rows!(1);
     }
-    Ok(found.map(|p| if p.is_null() { any } else { p }))
 }
 
 #[inline(always)]
-const fn subtile_of(cells: u128, subtile: usize) -> u16 {
-    (cells >> (subtile * SUBTILE)) as u16
+unsafe fn row_of(p: &Shape, w: &Work, row: usize, whole: u64) -> Row {
+    let (t, h) = (row / p.ratio, row % p.ratio);
+    Row {
+        scores: w.scores.add(row * BLOCK),
+        mask: w.mask.add(t * BLOCK),
+        whole: whole >> t & 1 != 0,
+        slope: *w.slopes.add(h),
+        max: w.max.add(row),
+        sum: w.sum.add(row),
+        factor: w.factors.add(row),
+    }
 }
 
+/// Subtiles with a visible cell.
 #[inline(always)]
 fn live_subtiles(cells: u128) -> u8 {
-    (0..SUBTILES).fold(0, |bits, s| bits | ((subtile_of(cells, s) != 0) as u8) << s)
+    if cells == u128::MAX {
+        return u8::MAX;
+    }
+    let mut live = 0;
+    for s in 0..SUBTILES {
+        live |= (((cells >> (s * SUBTILE)) as u16 != 0) as u8) << s;
+    }
+    live
 }
 
 #[inline(always)]
@@ -170,10 +175,10 @@ unsafe fn packed_scores<I: Dots>(
     head: usize,
     block: usize,
     width: Width,
-    cells: u128,
+    live: u8,
     mut src: [*const u8; SUBTILES],
+    ahead: &mut Ahead,
 ) {
-    let live = live_subtiles(cells);
     // what hidden tokens get does not matter, as long as nobody multiplies with it
     scales::<I::L>(side.params(block, head, 0), side.n_groups(), width, u128::MAX, w.scales);
     let mut stored = width;
@@ -193,17 +198,18 @@ unsafe fn packed_scores<I: Dots>(
         scores: w.scores,
     };
     match stored {
-        Width::B8 => score_rows::<I, 8, 2>(&keys, runs, live),
-        Width::B4 => score_rows::<I, 4, 2>(&keys, runs, live),
-        _ => score_rows::<I, 2, 4>(&keys, runs, live),
+        Width::B8 => score_rows::<I, 8, 2>(&keys, runs, live, ahead),
+        Width::B4 => score_rows::<I, 4, 2>(&keys, runs, live, ahead),
+        _ => score_rows::<I, 2, 4>(&keys, runs, live, ahead),
     }
 }
 
 /// Rows and subtiles at a time are as many as keep all sums in registers.
 #[inline(always)]
-unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs: &Runs, live: u8) {
+unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs: &Runs, live: u8, ahead: &mut Ahead) {
     let step = if I::LARGE { 4 } else { 2 };
     for subtile in (0..SUBTILES).step_by(step) {
+        ahead.go::<I>(step);
         if live >> subtile & ((1 << step) - 1) == 0 {
             continue;
         }
@@ -257,9 +263,10 @@ unsafe fn packed_values<I: Dots>(
     block: usize,
     width: Width,
     cells: u128,
+    live: u8,
     mut src: [*const u8; SUBTILES],
+    ahead: &mut Ahead,
 ) {
-    let live = live_subtiles(cells);
     scales::<I::L>(side.params(block, head, 0), side.n_groups(), width, cells, w.scales);
     let mut stored = width;
     if width != Width::B8 && runs.rows() > SPREAD_ROWS {
@@ -282,44 +289,44 @@ unsafe fn packed_values<I: Dots>(
         words: w.words,
     };
     match stored {
-        Width::B8 => weigh_rows::<I, 8, 2>(&values, runs),
-        Width::B4 => weigh_rows::<I, 4, 2>(&values, runs),
-        _ => weigh_rows::<I, 2, 4>(&values, runs),
+        Width::B8 => weigh_rows::<I, 8, 2>(&values, runs, ahead),
+        Width::B4 => weigh_rows::<I, 4, 2>(&values, runs, ahead),
+        _ => weigh_rows::<I, 2, 4>(&values, runs, ahead),
     }
 }
 
 #[inline(always)]
-unsafe fn weigh_rows<I: Dots, const W: usize, const N: usize>(values: &Values, runs: &Runs) {
+unsafe fn weigh_rows<I: Dots, const W: usize, const N: usize>(values: &Values, runs: &Runs, ahead: &mut Ahead) {
     for (mut row, end) in runs.ranges() {
         while row < end {
             let n = end - row;
             row += match (I::LARGE, n) {
                 (true, 4..) => {
-                    values.weigh::<I, W, N, 4, 4, 2>(row);
+                    values.weigh::<I, W, N, 4, 4, 2>(row, ahead);
                     4
                 }
                 (true, 2..) => {
-                    values.weigh::<I, W, N, 2, 4, 4>(row);
+                    values.weigh::<I, W, N, 2, 4, 4>(row, ahead);
                     2
                 }
                 (true, _) => {
-                    values.weigh::<I, W, N, 1, 4, 4>(row);
+                    values.weigh::<I, W, N, 1, 4, 4>(row, ahead);
                     1
                 }
                 (false, 4..) => {
-                    values.weigh::<I, W, N, 4, 1, 1>(row);
+                    values.weigh::<I, W, N, 4, 1, 1>(row, ahead);
                     4
                 }
                 (false, 2..) if I::WIDE_SUMS < 4 => {
-                    values.weigh::<I, W, N, 2, 2, 1>(row);
+                    values.weigh::<I, W, N, 2, 2, 1>(row, ahead);
                     2
                 }
                 (false, 2..) => {
-                    values.weigh::<I, W, N, 2, 2, 2>(row);
+                    values.weigh::<I, W, N, 2, 2, 2>(row, ahead);
                     2
                 }
                 (false, _) => {
-                    values.weigh::<I, W, N, 1, 2, 2>(row);
+                    values.weigh::<I, W, N, 1, 2, 2>(row, ahead);
                     1
                 }
             };

@@ -1,7 +1,9 @@
 //! Scores and weighted values from f16, in f32: 16-bit blocks, and the current batch.
 
+use super::super::dots::Dots;
 use super::super::lanes::{Lanes, LANES};
 use super::super::tiles;
+use super::ahead::Ahead;
 use super::task::Work;
 use crate::geometry::{BLOCK, SUBTILE, SUBTILES};
 
@@ -32,16 +34,20 @@ impl Halves {
     /// # Safety
     /// `src` of subtiles with visible tokens are valid; the CPU has the instructions of `L`.
     #[inline(always)]
-    pub unsafe fn score<L: Lanes>(&self, w: &Work, runs: &Runs) {
+    pub unsafe fn score<I: Dots>(&self, w: &Work, runs: &Runs, ahead: &mut Ahead) {
         if runs.rows() <= FEW_ROWS && self.head_dim.is_multiple_of(LANES) {
-            for s in (0..SUBTILES).filter(|s| self.live(*s) != 0) {
-                if L::LOADS_F16 {
-                    self.few_rows::<L, u16>(w, runs, s, self.src[s]);
+            for s in 0..SUBTILES {
+                if self.live(s) == 0 {
+                    continue;
+                }
+                ahead.go::<I>(1);
+                if I::L::LOADS_F16 {
+                    self.few_rows::<I::L, u16>(w, runs, s, self.src[s]);
                 } else {
                     for i in (0..SUBTILE * self.head_dim).step_by(LANES) {
-                        L::load_f16(self.src[s].add(i)).store(w.tile.add(i));
+                        I::L::load_f16(self.src[s].add(i)).store(w.tile.add(i));
                     }
-                    self.few_rows::<L, f32>(w, runs, s, w.tile);
+                    self.few_rows::<I::L, f32>(w, runs, s, w.tile);
                 }
             }
             return;
@@ -50,16 +56,17 @@ impl Halves {
             if self.live(pair) | self.live(pair + 1) == 0 {
                 continue;
             }
+            ahead.go::<I>(2);
             for i in 0..2 {
                 let tile = w.tile.add(i * self.head_dim * LANES);
                 if self.live(pair + i) == 0 {
                     std::ptr::write_bytes(tile, 0, self.head_dim * LANES);
                 } else {
-                    tiles::half_keys::<L>(self.src[pair + i], self.head_dim, tile);
+                    tiles::half_keys::<I::L>(self.src[pair + i], self.head_dim, tile);
                 }
             }
             for (from, to) in runs.ranges() {
-                score_tile::<L>(self.head_dim, w, from, to, pair * SUBTILE);
+                score_tile::<I::L>(self.head_dim, w, from, to, pair * SUBTILE);
             }
         }
     }
@@ -88,21 +95,21 @@ impl Halves {
     /// # Safety
     /// As [`Halves::score`].
     #[inline(always)]
-    pub unsafe fn weigh<L: Lanes>(&self, w: &Work, runs: &Runs) {
+    pub unsafe fn weigh<I: Dots>(&self, w: &Work, runs: &Runs, ahead: &mut Ahead) {
         for (from, to) in runs.ranges() {
             for row in from..to {
                 let factor = *w.factors.add(row);
                 if factor != 1.0 {
                     let acc = w.acc.add(row * w.stride_v);
                     for d in (0..w.stride_v).step_by(LANES) {
-                        L::load(acc.add(d)).mul(L::splat(factor)).store(acc.add(d));
+                        I::L::load(acc.add(d)).mul(I::L::splat(factor)).store(acc.add(d));
                     }
                 }
             }
         }
-        if L::LOADS_F16 && runs.rows() <= FEW_ROWS && self.head_dim.is_multiple_of(LANES) {
+        if I::L::LOADS_F16 && runs.rows() <= FEW_ROWS && self.head_dim.is_multiple_of(LANES) {
             for (from, to) in runs.ranges() {
-                self.weigh_few::<L>(w, from, to);
+                self.weigh_few::<I>(w, from, to, ahead);
             }
             return;
         }
@@ -110,22 +117,23 @@ impl Halves {
             if self.live(pair) | self.live(pair + 1) == 0 {
                 continue;
             }
+            ahead.go::<I>(2);
             for i in 0..2 {
                 let (tile, live) = (w.tile.add(i * SUBTILE * w.stride_v), self.live(pair + i));
                 if live == 0 {
                     std::ptr::write_bytes(tile, 0, SUBTILE * w.stride_v);
                 } else {
-                    tiles::half_values::<L>(self.src[pair + i], self.head_dim, live, tile, w.stride_v);
+                    tiles::half_values::<I::L>(self.src[pair + i], self.head_dim, live, tile, w.stride_v);
                 }
             }
             for (from, to) in runs.ranges() {
-                weigh_tile::<L>(w, from, to, pair * SUBTILE);
+                weigh_tile::<I::L>(w, from, to, pair * SUBTILE);
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn weigh_few<L: Lanes>(&self, w: &Work, mut row: usize, end: usize) {
+    unsafe fn weigh_few<I: Dots>(&self, w: &Work, mut row: usize, end: usize, ahead: &mut Ahead) {
         macro_rules! rows {
             ($n:expr) => {
                 while row + $n <= end {
@@ -133,7 +141,8 @@ impl Halves {
                     macro_rules! cols {
                         ($c:expr) => {
                             while d + $c * LANES <= self.head_dim {
-                                self.weigh_columns::<L, $n, $c>(w, row, d);
+                                ahead.go::<I>($c);
+                                self.weigh_columns::<I::L, $n, $c>(w, row, d);
                                 d += $c * LANES;
                             }
                         };

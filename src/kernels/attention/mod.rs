@@ -9,8 +9,10 @@
 //! | `task.rs` | one task: the masks of its blocks, block after block, the record that comes out |
 //! | `block.rs` | one block: scores, softmax, weighted values, by the widths of K and V |
 //! | `packed.rs` | scores and weighted values straight from codes, in integers |
+//! | `ahead.rs` | software prefetch of the next block |
 //! | `half.rs` | the same from f16: 16-bit blocks and the current batch |
 
+mod ahead;
 mod block;
 mod half;
 mod packed;

@@ -12,14 +12,16 @@
 
 use super::super::dots::{Bits, Dots, WIDE_MAX};
 use super::super::lanes::{Lanes, LANES};
+use super::ahead::Ahead;
 use crate::geometry::{Width, BLOCK, SUBTILE, SUBTILES};
 
 /// Words (of four values) of a block of weights.
 pub(super) const WEIGHT_WORDS: usize = BLOCK / 4;
 
-/// The share of the cache's own error that rounding the queries, or the weights, may add. Both together stay within a
-/// quarter.
-const SHARE: f32 = 0.17;
+/// The shares of the cache's own error that rounding the queries, and the weights, may add under the worst assumptions that
+/// are made below. A quarter is allowed for both together (their squares add up); usual data stay at half of these.
+const QUERY_SHARE: f32 = 0.17;
+const WEIGHT_SHARE: f32 = 0.24;
 
 /// The root mean square distance of codes from their middle, for codes that are spread evenly; those of a normal
 /// distribution are nearer.
@@ -110,7 +112,7 @@ pub(super) unsafe fn quantize_query<I: Dots>(
             I::store_wide(xw, wide.add(d / 4), head_dim / 4);
         }
         let rms = (squares.sum() / group as f32).sqrt();
-        let enough = top / 127.0 * spread(Width::B4) <= SHARE * rms;
+        let enough = top / 127.0 * spread(Width::B4) <= QUERY_SHARE * rms;
         groups.add(g).write(Query {
             step: [top / 127.0, top / WIDE_MAX],
             total: [narrow_total.sum(), wide_total.sum()],
@@ -348,7 +350,7 @@ impl Keys {
 
 /// Weights of one group of a block, before they are rounded.
 #[derive(Clone, Copy)]
-pub(super) struct Weights {
+struct Weights {
     top: f32,
     sum: f32,
     /// sum_j p_j min_j.
@@ -356,36 +358,48 @@ pub(super) struct Weights {
     narrow: bool,
 }
 
-/// `w_j = p_j * scale_j` of a row and group, and what is known of them.
+/// `w_j = p_j * scale_j` of `R` (at most 4) rows and a group, and what is known of them.
 ///
 /// # Safety
-/// `p` holds [`BLOCK`] values, `scales` a group's (scale, min), `w` takes [`BLOCK`] values.
+/// `p` holds [`BLOCK`] values in each of `R` rows, `scales` a group's (scale, min), `w` takes `R` rows of [`BLOCK`] values.
 #[inline(always)]
-pub(super) unsafe fn weigh_scales<L: Lanes>(
+unsafe fn weigh_scales<L: Lanes, const R: usize>(
     p: *const f32,
     scales: *const f32,
     width: Width,
     n_live: u32,
     w: *mut f32,
-) -> Weights {
-    let zero = L::splat(0.0);
+) -> [Weights; R] {
+    let zero = [L::splat(0.0); 4];
     let (mut top, mut sum, mut squares, mut mins) = (zero, zero, zero, zero);
-    for i in (0..BLOCK).step_by(LANES) {
-        let p = L::load(p.add(i));
-        let x = p.mul(L::load(scales.add(i)));
-        x.store(w.add(i));
-        top = top.max(x);
-        sum = sum.add(x);
-        squares = x.mul_add(x, squares);
-        mins = p.mul_add(L::load(scales.add(BLOCK + i)), mins);
+    for r in 0..R {
+        for i in (0..BLOCK).step_by(LANES) {
+            let p = L::load(p.add(r * BLOCK + i));
+            let x = p.mul(L::load(scales.add(i)));
+            x.store(w.add(r * BLOCK + i));
+            top[r] = top[r].max(x);
+            sum[r] = sum[r].add(x);
+            squares[r] = x.mul_add(x, squares[r]);
+            mins[r] = p.mul_add(L::load(scales.add(BLOCK + i)), mins[r]);
+        }
     }
-    let top = top.largest();
-    let narrow = match width {
-        Width::B2 => true,
-        Width::B4 => weights_are_narrow(top, squares.sum(), n_live, width),
-        _ => false,
-    };
-    Weights { top, sum: sum.sum(), min: mins.sum(), narrow }
+    let mut all = [[0.0f32; 4]; 4];
+    L::max4(&top, all[0].as_mut_ptr());
+    L::sum4(&sum, all[1].as_mut_ptr());
+    L::sum4(&mins, all[2].as_mut_ptr());
+    if width == Width::B4 {
+        L::sum4(&squares, all[3].as_mut_ptr());
+    }
+    let mut weights = [Weights { top: 0.0, sum: 0.0, min: 0.0, narrow: width == Width::B2 }; R];
+    for r in 0..R {
+        weights[r].top = all[0][r];
+        weights[r].sum = all[1][r];
+        weights[r].min = all[2][r];
+        if width == Width::B4 {
+            weights[r].narrow = weights_are_narrow(all[0][r], all[3][r], n_live, width);
+        }
+    }
+    weights
 }
 
 /// Whether weights of 8 bits are good enough: the codes' own error is `sqrt(sum w^2) * UNIFORM`, and rounding (with
@@ -395,7 +409,7 @@ pub(super) unsafe fn weigh_scales<L: Lanes>(
 fn weights_are_narrow(top: f32, squares: f32, n_live: u32, width: Width) -> bool {
     let step = top / 255.0;
     let added = step * step * 0.25 * n_live as f32 * spread(width) * spread(width);
-    added <= SHARE * SHARE * UNIFORM * UNIFORM * squares
+    added <= WEIGHT_SHARE * WEIGHT_SHARE * UNIFORM * UNIFORM * squares
 }
 
 /// What is added to weights before they are rounded to 8 bits: an even sequence in -1/2 .. 1/2 (multiples of the golden ratio).
@@ -445,20 +459,20 @@ impl Values {
     pub unsafe fn weigh<I: Dots, const W: usize, const N: usize, const R: usize, const CN: usize, const CW: usize>(
         &self,
         row: usize,
+        ahead: &mut Ahead,
     ) {
         for g in 0..self.head_dim / self.group {
             let scales = self.scales.add(g * 2 * BLOCK);
-            let mut weights = [Weights { top: 0.0, sum: 0.0, min: 0.0, narrow: false }; R];
+            let p = self.p.add(row * BLOCK);
+            let weights = weigh_scales::<I::L, R>(p, scales, self.width, self.n_live, self.w);
             let mut wide = false;
-            for r in 0..R {
-                let p = self.p.add((row + r) * BLOCK);
-                weights[r] = weigh_scales::<I::L>(p, scales, self.width, self.n_live, self.w.add(r * BLOCK));
-                wide |= !weights[r].narrow;
+            for w in &weights {
+                wide |= !w.narrow;
             }
             if wide {
-                self.group::<I, W, N, R, CW, true>(row, g, &weights);
+                self.group::<I, W, N, R, CW, true>(row, g, &weights, ahead);
             } else {
-                self.group::<I, W, N, R, CN, false>(row, g, &weights);
+                self.group::<I, W, N, R, CN, false>(row, g, &weights, ahead);
             }
         }
     }
@@ -469,16 +483,17 @@ impl Values {
         row: usize,
         g: usize,
         weights: &[Weights; R],
+        ahead: &mut Ahead,
     ) {
         if W == 2 && WIDE {
             // such rows are never wide
             return;
         }
         let (mid, seen) = middle::<I>(self.width, WIDE);
-        let (mut steps, mut constants) = ([0.0f32; R], [0.0f32; R]);
+        let mut totals = [I::L::splat(0.0); 4];
+        let most = if WIDE { WIDE_MAX } else { 255.0 };
         for r in 0..R {
             let w = &weights[r];
-            let most = if WIDE { WIDE_MAX } else { 255.0 };
             let inverse = I::L::splat(if w.top > TINY { most / w.top } else { 0.0 });
             let mut total = I::L::splat(0.0);
             let words = self.words.add(r * 2 * WEIGHT_WORDS);
@@ -496,8 +511,15 @@ impl Values {
                     x.store_u8(words.add(i / 4).cast());
                 }
             }
+            totals[r] = total;
+        }
+        let mut total = [0.0f32; 4];
+        I::L::sum4(&totals, total.as_mut_ptr());
+        let (mut steps, mut constants) = ([0.0f32; R], [0.0f32; R]);
+        for r in 0..R {
+            let w = &weights[r];
             steps[r] = w.top / most;
-            constants[r] = mid * w.sum - steps[r] * seen * total.sum() + w.min;
+            constants[r] = mid * w.sum - steps[r] * seen * total[r] + w.min;
         }
         let end = (g + 1) * self.group;
         let mut d = g * self.group;
@@ -505,12 +527,16 @@ impl Values {
             // more sums than fit the registers
             for first in (0..R).step_by(2) {
                 for d in (d..end).step_by(LANES) {
+                    if first == 0 {
+                        ahead.go::<I>(1);
+                    }
                     self.columns::<I, W, N, 2, 1, WIDE>(row, first, d, &steps, &constants);
                 }
             }
             return;
         }
         while d + C * LANES <= end {
+            ahead.go::<I>(C);
             self.columns::<I, W, N, R, C, WIDE>(row, 0, d, &steps, &constants);
             d += C * LANES;
         }

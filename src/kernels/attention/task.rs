@@ -6,6 +6,7 @@ use super::super::f16;
 use super::super::lanes::{Lanes, LANES};
 use super::super::scratch::Scratch;
 use super::super::KernelError;
+use super::ahead::Ahead;
 use super::block::{self, Source};
 use super::packed::{self, Query, WEIGHT_WORDS};
 use super::split::{self, next_task, tile_tokens, Schedule};
@@ -182,7 +183,7 @@ unsafe fn task<I: Dots>(
         for first in (0..a.cells.len()).step_by(BLOCK) {
             let visible = current_mask(a, w, &tokens, first);
             if visible.cells != 0 {
-                let done = block::step::<I>(a, p, w, head, visible, Source::Current { first });
+                let done = block::step::<I>(a, p, w, head, visible, Source::Current { first }, &mut Ahead::none());
                 result = result.and(done);
             }
         }
@@ -216,11 +217,12 @@ unsafe fn cache_block<I: Dots>(
     let (Some(wk), Some(wv)) = (a.k.width(block, &k)?, a.v.width(block, &v)?) else {
         return Ok(());
     };
+    let mut ahead = Ahead::block(a, p, head, block + 1);
     let visible = block_mask::<I::L>(&a.mask, p, w, tokens, block, excluded);
     if visible.cells == 0 {
         return Ok(());
     }
-    block::step::<I>(a, p, w, head, visible, Source::Cache { block, k, v, wk, wv })
+    block::step::<I>(a, p, w, head, visible, Source::Cache { block, k, v, wk, wv }, &mut ahead)
 }
 
 /// The mask of a block in f32, excluded cells and those beyond `n_kv` at -inf.
@@ -234,23 +236,28 @@ unsafe fn block_mask<L: Lanes>(
     excluded: u128,
 ) -> Visible {
     let n = (p.n_kv - block * BLOCK).min(BLOCK);
-    let (dead, zero) = (L::splat(f32::NEG_INFINITY), L::splat(0.0));
+    let dead = L::splat(f32::NEG_INFINITY);
     let mut visible = Visible { queries: 0, cells: 0, whole: 0 };
     for t in 0..tokens.len() {
         let src = mask.row(tokens.start + t).as_ptr().add(block * BLOCK);
         let out = w.mask.add(t * BLOCK);
-        let (mut bits, mut biased) = (0u128, 0u16);
+        // most blocks are seen as a whole, and their mask is not needed
+        if n == BLOCK && excluded == 0 && mask_is_zero(src) {
+            visible.queries |= 1 << t;
+            visible.cells = u128::MAX;
+            visible.whole |= 1 << t;
+            continue;
+        }
+        let mut bits = 0u128;
         for i in (0..n / LANES * LANES).step_by(LANES) {
             let m = L::load_f16(src.add(i));
             m.store(out.add(i));
             bits |= (dead.lt_bits(m) as u128) << i;
-            biased |= m.lt_bits(zero) | zero.lt_bits(m);
         }
         for i in n / LANES * LANES..BLOCK {
             let m = if i < n { f16::to_f32(*src.add(i)) } else { f32::NEG_INFINITY };
             *out.add(i) = m;
             bits |= ((m > f32::NEG_INFINITY) as u128) << i;
-            biased |= (m != 0.0) as u16;
         }
         let mut hidden = bits & excluded;
         bits &= !excluded;
@@ -260,9 +267,17 @@ unsafe fn block_mask<L: Lanes>(
         }
         visible.queries |= ((bits != 0) as u64) << t;
         visible.cells |= bits;
-        visible.whole |= ((bits == u128::MAX && biased == 0) as u64) << t;
     }
     visible
+}
+
+/// # Safety
+/// `mask` holds [`BLOCK`] values.
+#[inline(always)]
+unsafe fn mask_is_zero(mask: *const u16) -> bool {
+    // in whole words, which compilers vectorise
+    let mask = mask.cast::<[u64; BLOCK / 4]>().read_unaligned();
+    mask.iter().fold(0, |all, m| all | m) == 0
 }
 
 /// As [`block_mask`], for up to 128 tokens of the current batch: the columns of their cells.

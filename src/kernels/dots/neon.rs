@@ -89,7 +89,7 @@ impl Dots for NeonDots {
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         // SAFETY: a hint, for any address
-        asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nomem, nostack, preserves_flags));
+        asm!("prfm pldl2keep, [{0}]", in(reg) p, options(nomem, nostack, preserves_flags));
     }
 }
 

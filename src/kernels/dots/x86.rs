@@ -82,7 +82,7 @@ impl Dots for Avx512Dots {
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
-        _mm_prefetch::<_MM_HINT_T0>(p.cast())
+        _mm_prefetch::<_MM_HINT_T1>(p.cast())
     }
 }
 
@@ -155,7 +155,7 @@ macro_rules! common256 {
         }
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
-            _mm_prefetch::<_MM_HINT_T0>(p.cast())
+            _mm_prefetch::<_MM_HINT_T1>(p.cast())
         }
     };
 }

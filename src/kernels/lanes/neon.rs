@@ -2,6 +2,7 @@
 //!
 //! Of intrinsics only those that are stable at the crate's `rust-version`. f16 goes by `asm!`: its vectors came later.
 
+use super::super::level::Level;
 use super::{Lanes, LANES};
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -98,6 +99,10 @@ impl Lanes for Neon {
     unsafe fn mul_add(self, a: Self, b: Self) -> Self {
         Neon(four!(|I| vfmaq_f32(b.0[I], self.0[I], a.0[I])))
     }
+    #[inline(always)]
+    unsafe fn mul_sub(self, a: Self, b: Self) -> Self {
+        Neon(four!(|I| vfmaq_f32(vnegq_f32(b.0[I]), self.0[I], a.0[I])))
+    }
     // fmin and fmax have rules of their own for NaN
     #[inline(always)]
     unsafe fn min(self, o: Self) -> Self {
@@ -133,13 +138,17 @@ impl Lanes for Neon {
     }
     #[inline(always)]
     unsafe fn largest(self) -> f32 {
-        let x = self.0;
-        vmaxnmvq_f32(vmaxnmq_f32(vmaxnmq_f32(x[0], x[1]), vmaxnmq_f32(x[2], x[3])))
+        vmaxnmvq_f32(self.tops())
     }
     #[inline(always)]
     unsafe fn sum4(x: &[Self; 4], out: *mut f32) {
         let s = four!(|I| x[I].quarters());
         vst1q_f32(out, vpaddq_f32(vpaddq_f32(s[0], s[1]), vpaddq_f32(s[2], s[3])));
+    }
+    #[inline(always)]
+    unsafe fn max4(x: &[Self; 4], out: *mut f32) {
+        let m = four!(|I| x[I].tops());
+        vst1q_f32(out, vpmaxnmq_f32(vpmaxnmq_f32(m[0], m[1]), vpmaxnmq_f32(m[2], m[3])));
     }
     #[inline(always)]
     unsafe fn transpose(rows: &mut [Self; LANES]) {
@@ -157,13 +166,41 @@ impl Lanes for Neon {
             }
         }
     }
+    #[inline(always)]
+    unsafe fn store_rounded(self, p: *mut u8) {
+        // the conversion rounds
+        self.store_u8(p)
+    }
+}
+
+impl Level for Neon {
+    const FUSED: bool = true;
+
+    #[inline(always)]
+    unsafe fn extremes(p: *const u16, n: usize) -> (i16, i16) {
+        let (mut low, mut high) = (vdupq_n_s16(i16::MAX), vdupq_n_s16(i16::MIN));
+        for i in (0..n).step_by(8) {
+            let x = vld1q_s16(p.add(i).cast());
+            // 0x7fff where it is negative
+            let size = vshrq_n_u16::<1>(vreinterpretq_u16_s16(vshrq_n_s16::<15>(x)));
+            let x = veorq_s16(x, vreinterpretq_s16_u16(size));
+            low = vminq_s16(low, x);
+            high = vmaxq_s16(high, x);
+        }
+        (vminvq_s16(low), vmaxvq_s16(high))
+    }
 }
 
 impl Neon {
-    /// The lanes, integers already, as integers.
+    /// As integers, half to even.
     #[inline(always)]
     pub(crate) unsafe fn words(self) -> [int32x4_t; 4] {
-        four!(|I| vcvtq_s32_f32(self.0[I]))
+        four!(|I| vcvtnq_s32_f32(self.0[I]))
+    }
+
+    #[inline(always)]
+    unsafe fn tops(self) -> float32x4_t {
+        vmaxnmq_f32(vmaxnmq_f32(self.0[0], self.0[1]), vmaxnmq_f32(self.0[2], self.0[3]))
     }
 
     #[inline(always)]

@@ -1,0 +1,216 @@
+//! f16 values become 8-bit codes and (min, max), up to 16 tokens at a time.
+//!
+//! The numbers are those of [`super::codes`]. Extremes are found on the bits of the values, as integers, which also says
+//! whether there is a NaN or an infinity among them; where there is none, nothing has to be held to a range later. A quotient
+//! by the group's scale is a multiplication.
+
+use super::lanes::{Lanes, LANES};
+use super::level::{ordered, Level};
+use crate::geometry::{BLOCK, SUBTILE};
+
+/// 8-bit codes of `n` tokens, token `t` at `codes + t * stride`, its values at `halves + t * head_dim`; (min, max) of each
+/// group go to `params`, which is the place of the first token in the minimum plane of group 0.
+///
+/// # Safety
+/// A token has `head_dim` values, a multiple of `group`, itself one of 16; `n` is 1 to 16; `codes` takes `head_dim` bytes of
+/// each token; `params` reaches `2 * BLOCK` values further for each group.
+#[inline(always)]
+pub(crate) unsafe fn quantize<L: Level>(
+    halves: *const u16,
+    n: usize,
+    head_dim: usize,
+    group: usize,
+    params: *mut u16,
+    codes: *mut u8,
+    stride: usize,
+) {
+    for at in (0..head_dim).step_by(group) {
+        let plane = params.add(at / group * 2 * BLOCK);
+        let (halves, codes) = (halves.add(at), codes.add(at));
+        let token = |t: usize| std::slice::from_raw_parts(halves.add(t * head_dim), group);
+        if n == 1 {
+            let Extremes { min, max, special } = Extremes::of::<L>(token(0));
+            *plane = min;
+            *plane.add(BLOCK) = max;
+            let scale = Scale::<L>::new(&[min; SUBTILE], &[max; SUBTILE]);
+            write(halves, group, &scale, special, codes);
+            continue;
+        }
+        let (mut min, mut max, mut special) = ([0; SUBTILE], [0; SUBTILE], [false; SUBTILE]);
+        for t in 0..n {
+            let e = Extremes::of::<L>(token(t));
+            (min[t], max[t], special[t]) = (e.min, e.max, e.special);
+        }
+        std::ptr::copy_nonoverlapping(min.as_ptr(), plane, n);
+        std::ptr::copy_nonoverlapping(max.as_ptr(), plane.add(BLOCK), n);
+        let scale = Scale::<L>::new(&min, &max);
+        let (min, range) = (lanes(scale.min), lanes(scale.range));
+        let (step, inverse) = (lanes(scale.step), lanes(scale.inverse));
+        for t in 0..n {
+            let scale = Scale::<L> {
+                min: L::splat(min[t]),
+                range: L::splat(range[t]),
+                step: L::splat(step[t]),
+                inverse: L::splat(inverse[t]),
+            };
+            write(halves.add(t * head_dim), group, &scale, special[t], codes.add(t * stride));
+        }
+    }
+}
+
+const INFINITY: u16 = 0x7c00;
+const LARGEST: u16 = 0x7bff;
+const SIGN: u16 = 0x8000;
+
+/// (min, max) of a group, in f16, as [`super::codes::range`] has them.
+struct Extremes {
+    min: u16,
+    max: u16,
+    /// There is a NaN or an infinity among the values.
+    special: bool,
+}
+
+impl Extremes {
+    /// # Safety
+    /// The CPU has the level; `group` is 16 values or a multiple.
+    #[inline(always)]
+    unsafe fn of<L: Level>(group: &[u16]) -> Extremes {
+        let (low, high) = L::extremes(group.as_ptr(), group.len());
+        let (least, most) = (ordered(SIGN | INFINITY), ordered(INFINITY));
+        let special = low <= least || high >= most;
+        let (low, high) = if special { Self::of_numbers(group) } else { (low, high) };
+        // -0 becomes +0
+        let positive = |h: u16| if h == SIGN { 0 } else { h };
+        Extremes { min: positive(ordered(low as u16) as u16), max: positive(ordered(high as u16) as u16), special }
+    }
+
+    /// Without NaN, infinities as the largest f16.
+    #[inline(never)]
+    fn of_numbers(group: &[u16]) -> (i16, i16) {
+        let (mut low, mut high) = (i16::MAX, i16::MIN);
+        for &h in group {
+            let held = ordered(h).clamp(ordered(SIGN | LARGEST), ordered(LARGEST));
+            let nan = h & !SIGN > INFINITY;
+            low = low.min(if nan { i16::MAX } else { held });
+            high = high.max(if nan { i16::MIN } else { held });
+        }
+        if low > high {
+            (0, 0)
+        } else {
+            (low, high)
+        }
+    }
+}
+
+/// What codes are made with: the minimum of a group, `max - min`, a 255th of that, and its inverse; in each lane one of a
+/// token, or in all the same one.
+struct Scale<L> {
+    min: L,
+    range: L,
+    step: L,
+    inverse: L,
+}
+
+impl<L: Level> Scale<L> {
+    #[inline(always)]
+    unsafe fn new(min: &[u16; SUBTILE], max: &[u16; SUBTILE]) -> Self {
+        let (min, max) = (L::load_f16(min.as_ptr()), L::load_f16(max.as_ptr()));
+        let range = max.sub(min);
+        // a constant group has codes 0, whatever it is divided by
+        let step = L::splat(0.0).select_lt(range, range.div(L::splat(255.0)), L::splat(1.0));
+        Scale { min, range, step, inverse: L::splat(1.0).div(step) }
+    }
+}
+
+/// The codes of a group.
+#[inline(always)]
+unsafe fn write<L: Level>(halves: *const u16, group: usize, scale: &Scale<L>, special: bool, out: *mut u8) {
+    if special {
+        write_as::<L, true>(halves, group, scale, out)
+    } else {
+        write_as::<L, false>(halves, group, scale, out)
+    }
+}
+
+#[inline(always)]
+unsafe fn write_as<L: Level, const SPECIAL: bool>(halves: *const u16, group: usize, scale: &Scale<L>, out: *mut u8) {
+    let whole = group / (4 * LANES) * (4 * LANES);
+    for i in (0..whole).step_by(4 * LANES) {
+        let p = halves.add(i);
+        let (a, b) = (scaled::<L, SPECIAL>(p, scale), scaled::<L, SPECIAL>(p.add(LANES), scale));
+        let (c, d) = (scaled::<L, SPECIAL>(p.add(2 * LANES), scale), scaled::<L, SPECIAL>(p.add(3 * LANES), scale));
+        L::store_rounded4([a, b, c, d], out.add(i));
+    }
+    for i in (whole..group).step_by(LANES) {
+        scaled::<L, SPECIAL>(halves.add(i), scale).store_rounded(out.add(i));
+    }
+}
+
+#[inline(always)]
+unsafe fn scaled<L: Level, const SPECIAL: bool>(halves: *const u16, scale: &Scale<L>) -> L {
+    let mut x = L::load_f16(halves).sub(scale.min);
+    if SPECIAL {
+        // NaN becomes 0 at the first, infinity the largest f16 at the second
+        x = x.max(L::splat(0.0)).min(scale.range);
+    }
+    x.quotient(scale.step, scale.inverse)
+}
+
+#[inline(always)]
+unsafe fn lanes<L: Lanes>(x: L) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    x.store(out.as_mut_ptr());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    /// The quotient that is multiplied out and the one that is divided round to the same code.
+    ///
+    /// Both depend on the significands of x and of the step alone, but for the place of the binary point: no product here
+    /// leaves the range of f32. Away from a border between two codes neither can miss, each being off by less than two units
+    /// in its last place; so all significands of the step with all 255 borders are tried at the values next to the border.
+    fn check(every: usize) {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn run(every: usize) -> u64 {
+            let mut differ = 0;
+            for bits in (0..1 << 23).step_by(every) {
+                let step = f32::from_bits(127 << 23 | bits);
+                let inverse = 1.0 / step;
+                let mut differs = 0u32;
+                for k in 0..255u32 {
+                    let border = ((k as f32 + 0.5) * step).to_bits();
+                    for off in 0..16 {
+                        let x = f32::from_bits(border + off - 8);
+                        let near = x * inverse;
+                        let rest = (-near).mul_add(step, x);
+                        let fast = rest.mul_add(inverse, near);
+                        // round half to even: the sum's last place is 1
+                        let (a, b) = (fast + 12582912.0, x / step + 12582912.0);
+                        differs += u32::from(a != b);
+                    }
+                }
+                differ += u64::from(differs);
+            }
+            differ
+        }
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the CPU has both
+            assert_eq!(unsafe { run(every) }, 0);
+        }
+    }
+
+    #[test]
+    fn quotients_round_to_the_same_codes() {
+        check(509);
+    }
+
+    /// A minute or two: `cargo test --release --no-default-features --lib quotients -- --ignored`.
+    #[test]
+    #[ignore = "all 2^23 significands take a while"]
+    fn all_quotients_round_to_the_same_codes() {
+        check(1);
+    }
+}
