@@ -87,7 +87,7 @@ unsafe fn softmax<L: Lanes>(p: &Shape, w: &Work, runs: &Runs, whole: u64) {
             ($n:expr) => {
                 while from + $n <= to {
                     let mut rows = [row_of(p, w, from, whole); $n];
-                    for r in 1..$n {
+                    for r in 1..rows.len() {
                         rows[r] = row_of(p, w, from + r, whole);
                     }
                     online_step::<L, $n>(&rows, p.map);
