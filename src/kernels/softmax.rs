@@ -20,15 +20,7 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L) -> L {
 }
 
 /// Coefficients of 2^f, from the power 0 up: interpolation in the Chebyshev nodes of -1/2 .. 1/2, relative error 2e-9.
-const EXP2: [f32; 7] = [
-    1.0,
-    0.6931472067,
-    0.2402265092,
-    0.05550327227,
-    0.009618056679,
-    0.001340042818,
-    0.000154614447,
-];
+const EXP2: [f32; 7] = [1.0, 0.6931472067, 0.2402265092, 0.05550327227, 0.009618056679, 0.001340042818, 0.000154614447];
 
 /// tanh: a polynomial near 0, where `1 - 2 / (e^2x + 1)` would cancel (Cephes).
 #[inline(always)]

@@ -7,8 +7,8 @@ use pmkvq::geometry::{Side, Width, BLOCK};
 use pmkvq::kernels::oracle::attention_f64;
 use pmkvq::kernels::reference::{attention_weights, read_cell};
 use pmkvq::kernels::{
-    attention_merge_at, attention_partial_at, AttentionArgs, Isa, KernelError, MaskF16, MergeArgs,
-    PartialsMut, RowsF32, Schedule,
+    attention_merge_at, attention_partial_at, AttentionArgs, Isa, KernelError, MaskF16, MergeArgs, PartialsMut,
+    RowsF32, Schedule,
 };
 use std::sync::atomic::AtomicUsize;
 

@@ -23,7 +23,9 @@ pub(super) enum Source {
         wv: Width,
     },
     /// Tokens of the current batch from this one on.
-    Current { first: usize },
+    Current {
+        first: usize,
+    },
 }
 
 /// Beyond this many rows a block's codes are first laid out one to a byte.

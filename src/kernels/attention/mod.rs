@@ -25,8 +25,8 @@ use super::scratch::{self, Scratch};
 use super::softmax::ScoreMap;
 use super::{Isa, KernelError};
 use crate::geometry::Side;
-pub(crate) use split::{chunk_starts, next_task, tile_tokens};
 pub use split::Schedule;
+pub(crate) use split::{chunk_starts, next_task, tile_tokens};
 
 /// One attention operation.
 #[derive(Debug)]

@@ -102,7 +102,10 @@ macro_rules! common256 {
         #[inline(always)]
         unsafe fn part(bits: Halves, shift: u32, mask: u8) -> Halves {
             let (mask, shift) = (_mm256_set1_epi8(mask as i8), _mm_cvtsi32_si128(shift as i32));
-            (_mm256_and_si256(_mm256_srl_epi32(bits.0, shift), mask), _mm256_and_si256(_mm256_srl_epi32(bits.1, shift), mask))
+            (
+                _mm256_and_si256(_mm256_srl_epi32(bits.0, shift), mask),
+                _mm256_and_si256(_mm256_srl_epi32(bits.1, shift), mask),
+            )
         }
         #[inline(always)]
         unsafe fn store_bits(bits: Halves, p: *mut u8) {
@@ -140,7 +143,8 @@ macro_rules! common256 {
             // quads are 0, 2 | 1, 3 after packing; in each, values 0 and 2 go to the first plane, 1 and 3 to the second
             let v = _mm256_permute4x64_epi64::<0b11_01_10_00>(v);
             let order = _mm256_setr_epi8(
-                0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
+                0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14,
+                15,
             );
             let v = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_shuffle_epi8(v, order));
             _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(v));
