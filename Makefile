@@ -1,6 +1,6 @@
 # Everything is fetched and built by these targets; nothing has to be installed first but Rust, a C++ compiler, Python 3, make.
 
-.PHONY: demo test test-export bench bench-steps bench-kernels build series-import series-export series-check upstream-test lint bindings-check clean
+.PHONY: demo test test-export bench bench-steps bench-kernels build series-import series-export series-check upstream-test aarch64-test lint bindings-check clean
 
 build:
 	cargo build --release
@@ -28,6 +28,10 @@ series-export:
 # upstream's own tests on the patched tree (docs/upstream.md says which and why)
 upstream-test: build
 	python3 scripts/upstream_tests.py
+
+# the kernels' tests for aarch64, under emulation (docs/build.md)
+aarch64-test:
+	scripts/aarch64_tests.sh
 
 # the committed bindings are what the patched header gives (libclang comes as a wheel into the cache)
 bindings-check: build

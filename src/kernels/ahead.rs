@@ -15,8 +15,14 @@ pub(crate) fn ask(p: *const u8, n: usize) {
             use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
             _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(at).cast());
         }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above
+        unsafe {
+            use std::arch::asm;
+            asm!("prfm pldl1keep, [{0}]", in(reg) p.wrapping_add(at), options(nomem, nostack, preserves_flags));
+        }
         at += LINE;
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = p;
 }

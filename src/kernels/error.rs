@@ -23,7 +23,8 @@ pub enum KernelError {
     BlockRange { block: usize },
     /// `ith` is not below `nth`.
     Thread,
-    /// `PMKVQ_CPU` asks for instructions that this CPU lacks, or is none of avx512, avxvnni, avx2, scalar, reference.
+    /// `PMKVQ_CPU` asks for instructions that this CPU lacks, or is none of avx512, avxvnni, avx2, neon, scalar,
+    /// reference.
     Isa,
 }
 
@@ -61,7 +62,7 @@ impl fmt::Display for KernelError {
             KernelError::Thread => write!(f, "the thread index is not below the number of threads"),
             KernelError::Isa => write!(
                 f,
-                "PMKVQ_CPU must be avx512, avxvnni, avx2, scalar or reference, and a level that this CPU has; unset it to choose the best"
+                "PMKVQ_CPU must be avx512, avxvnni, avx2, neon, scalar or reference, and a level that this CPU has; unset it to choose the best"
             ),
         }
     }

@@ -1,6 +1,8 @@
 //! Which instructions the kernels use.
 
 use super::KernelError;
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::sync::OnceLock;
 
 /// A level of instructions that the kernels are compiled for.
@@ -16,10 +18,12 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// NEON and its dot products.
+    Neon,
 }
 
 impl Isa {
-    pub const ALL: [Isa; 5] = [Isa::Reference, Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
+    pub const ALL: [Isa; 6] = [Isa::Reference, Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Neon];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -28,6 +32,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
         }
     }
 
@@ -56,12 +61,16 @@ impl Isa {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => false,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => is_aarch64_feature_detected!("neon") && is_aarch64_feature_detected!("dotprod"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon => false,
         }
     }
 
     /// The best that this CPU has.
     pub fn best() -> Isa {
-        [Isa::Avx512, Isa::AvxVnni, Isa::Avx2].into_iter().find(|l| l.available()).unwrap_or(Isa::Scalar)
+        [Isa::Avx512, Isa::AvxVnni, Isa::Avx2, Isa::Neon].into_iter().find(|l| l.available()).unwrap_or(Isa::Scalar)
     }
 
     /// The level in use: `PMKVQ_CPU`, read once, or the best.

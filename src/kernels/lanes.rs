@@ -247,6 +247,9 @@ fn f16_bits_to_f32(h: u16) -> f32 {
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Lanes, LANES};

@@ -6,7 +6,8 @@
 //! [`layout`] and in `docs/layout.md`.
 //!
 //! Every operation is called by each of `nth` threads with its own `ith`; no two of them touch the same byte, and none waits
-//! for another. The CPU's best instructions are chosen at run time; `PMKVQ_CPU=avx512|avxvnni|avx2|scalar|reference` forces a level.
+//! for another. The CPU's best instructions are chosen at run time; `PMKVQ_CPU=avx512|avxvnni|avx2|neon|scalar|reference` forces a
+//! level.
 
 mod ahead;
 pub mod args;

@@ -115,6 +115,8 @@ pub fn shrink_at(
         Isa::Avx512 => unsafe { run_avx512(side, ops, done, ith, nth, s) },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(side, ops, done, ith, nth, s) },
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { run_neon(side, ops, done, ith, nth, s) },
         _ => unsafe { run::<Plain, PlainWords>(side, ops, done, ith, nth, s) },
     })
 }
@@ -156,6 +158,19 @@ unsafe fn run_avx2(
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
     run::<super::lanes::Avx2, super::words::Words256>(side, ops, done, ith, nth, s)
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn run_neon(
+    side: &SideView,
+    ops: &[ShrinkOp],
+    done: &[AtomicU32],
+    ith: usize,
+    nth: usize,
+    s: &mut Scratch,
+) -> Result<(), KernelError> {
+    run::<super::lanes::neon::Neon, PlainWords>(side, ops, done, ith, nth, s)
 }
 
 #[inline(always)]

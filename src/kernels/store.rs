@@ -99,6 +99,8 @@ pub fn store_at(
         Isa::Avx512 => unsafe { run_avx512(side, rows, cells, split, s) },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(side, rows, cells, split, s) },
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { run_neon(side, rows, cells, split, s) },
         _ => unsafe { run::<Plain, PlainWords>(side, rows, cells, split, s) },
     })
 }
@@ -137,6 +139,18 @@ unsafe fn run_avx2(
     s: &mut Scratch,
 ) -> Result<(), KernelError> {
     run::<super::lanes::Avx2, super::words::Words256>(side, rows, cells, split, s)
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn run_neon(
+    side: &SideView,
+    rows: &RowsF32,
+    cells: Cells,
+    split: Split,
+    s: &mut Scratch,
+) -> Result<(), KernelError> {
+    run::<super::lanes::neon::Neon, PlainWords>(side, rows, cells, split, s)
 }
 
 #[inline(always)]

@@ -89,7 +89,7 @@ unsafe fn softmax<L: Lanes>(p: &Shape, w: &Work, runs: &Runs, whole: u64) {
             ($n:expr) => {
                 while from + $n <= to {
                     let mut rows = [row_of(p, w, from, whole); $n];
-                    for r in 1..$n {
+                    for r in 1..rows.len() {
                         rows[r] = row_of(p, w, from + r, whole);
                     }
                     online_step::<L, $n>(&rows, p.map);
@@ -221,13 +221,16 @@ unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs:
         }
         for (mut row, end) in runs.ranges() {
             while row < end {
-                let n = match end - row {
+                let mut n = match end - row {
                     n if n >= 8 && I::LARGE => 8,
                     n if n >= 4 => 4,
                     n if n >= 2 && I::LARGE => 2,
                     _ => 1,
                 };
                 let narrow = W == 2 || keys.narrow_rows(row, n);
+                if !narrow && !I::LARGE {
+                    n = n.min(I::WIDE_SUMS);
+                }
                 macro_rules! score {
                     ($r:expr, $s:expr, $wide:expr) => {
                         // codes of 2 bits are always multiplied by narrow integers: the other way is not compiled
@@ -249,6 +252,7 @@ unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs:
                     (true, _, false) => score!(1, 4, true),
                     (false, 4, true) => score!(4, 1, false),
                     (false, 4, false) => score!(4, 1, true),
+                    (false, 2, _) => score!(2, 1, true),
                     (false, _, true) => score!(1, 2, false),
                     (false, _, false) => score!(1, 2, true),
                 }

@@ -161,8 +161,16 @@ pub fn attention_partial_at(isa: Isa, args: &AttentionArgs, schedule: Schedule) 
         Isa::AvxVnni => unsafe { x86::avxvnni(args, &shape, schedule, s) },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::avx2(args, &shape, schedule, s) },
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { neon(args, &shape, schedule, s) },
         _ => unsafe { task::run::<PlainDots>(args, &shape, schedule, s) },
     })
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn neon(a: &AttentionArgs, p: &Shape, sched: Schedule, s: &mut Scratch) -> Result<(), KernelError> {
+    task::run::<super::dots::NeonDots>(a, p, sched, s)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -232,6 +232,37 @@ unsafe fn sums<
     stride: usize,
     plane: usize,
 ) {
+    if I::ONE_QUAD {
+        for i in 0..steps {
+            // by hand: compilers don't unroll as much as this may be, and then keep the sums in memory
+            macro_rules! vector {
+                ($s:literal) => {
+                    if $s < S {
+                        let codes = quads::<I, W, N>(src[$s], next[$s], row, i);
+                        vector!($s, codes, 0);
+                        vector!($s, codes, 1);
+                        vector!($s, codes, 2);
+                        vector!($s, codes, 3);
+                    }
+                };
+                ($s:literal, $codes:ident, $n:literal) => {
+                    if $n < N {
+                        for r in 0..R {
+                            let x = x.add(r * stride + i * N + $n);
+                            if WIDE {
+                                acc.wide[r][$s] = I::wide(acc.wide[r][$s], $codes[$n], x, plane);
+                            } else {
+                                acc.narrow[r][$s] = I::narrow::<1, SIGNED>(acc.narrow[r][$s], &[$codes[$n]], x);
+                            }
+                        }
+                    }
+                };
+            }
+            vector!(0);
+            vector!(1);
+        }
+        return;
+    }
     for i in 0..steps {
         for s in 0..S {
             let codes = quads::<I, W, N>(src[s], next[s], row, i);
@@ -522,24 +553,35 @@ impl Values {
         }
         let end = (g + 1) * self.group;
         let mut d = g * self.group;
+        if WIDE && R * C > I::WIDE_SUMS && !I::LARGE {
+            // more sums than fit the registers
+            for first in (0..R).step_by(2) {
+                for d in (d..end).step_by(LANES) {
+                    self.columns::<I, W, N, 2, 1, WIDE>(row, first, d, &steps, &constants);
+                }
+            }
+            return;
+        }
         while d + C * LANES <= end {
-            self.columns::<I, W, N, R, C, WIDE>(row, d, &steps, &constants);
+            self.columns::<I, W, N, R, C, WIDE>(row, 0, d, &steps, &constants);
             d += C * LANES;
         }
         // where C is 1 nothing is left, and nothing is compiled
         while C > 1 && d < end {
-            self.columns::<I, W, N, R, 1, WIDE>(row, d, &steps, &constants);
+            self.columns::<I, W, N, R, 1, WIDE>(row, 0, d, &steps, &constants);
             d += LANES;
         }
     }
 
+    /// `R` of the rows from `row` on whose weights are in `words`: those from `first` on.
     #[inline(always)]
     unsafe fn columns<I: Dots, const W: usize, const N: usize, const R: usize, const C: usize, const WIDE: bool>(
         &self,
         row: usize,
+        first: usize,
         d: usize,
-        steps: &[f32; R],
-        constants: &[f32; R],
+        steps: &[f32],
+        constants: &[f32],
     ) {
         let mut acc = Sums::<I, R, C>::zero();
         for s in 0..SUBTILES {
@@ -549,27 +591,20 @@ impl Values {
             let (mut src, mut next) = ([self.src[s]; C], [std::ptr::null(); C]);
             for c in 0..C {
                 src[c] = self.src[s].add(4 * (d + c * LANES));
-                if row == 0 && !self.next[s].is_null() {
+                if row + first == 0 && !self.next[s].is_null() {
                     next[c] = self.next[s].wrapping_add(4 * (d + c * LANES));
                 }
             }
-            let x = self.words.add(s * SUBTILE / 4);
             let stride = 2 * WEIGHT_WORDS;
-            sums::<I, W, N, R, C, WIDE, false>(
-                &mut acc,
-                &src,
-                &next,
-                4 * self.head_dim,
-                4 / N,
-                x,
-                stride,
-                WEIGHT_WORDS,
-            );
+            let x = self.words.add(first * stride + s * SUBTILE / 4);
+            let width = 4 * self.head_dim;
+            sums::<I, W, N, R, C, WIDE, false>(&mut acc, &src, &next, width, 4 / N, x, stride, WEIGHT_WORDS);
         }
         for r in 0..R {
-            let out = self.acc.add((row + r) * self.stride + d);
-            let factor = I::L::splat(*self.factors.add(row + r));
-            let (step, constant) = (I::L::splat(steps[r]), I::L::splat(constants[r]));
+            let at = first + r;
+            let out = self.acc.add((row + at) * self.stride + d);
+            let factor = I::L::splat(*self.factors.add(row + at));
+            let (step, constant) = (I::L::splat(steps[at]), I::L::splat(constants[at]));
             for c in 0..C {
                 let out = out.add(c * LANES);
                 let old = I::L::load(out).mul_add(factor, constant);

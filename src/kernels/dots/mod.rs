@@ -12,8 +12,13 @@
 
 use super::lanes::{Lanes, Plain, LANES};
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::NeonDots;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2Dots, Avx512Dots, AvxVnniDots, EvexVnniDots};
@@ -29,6 +34,10 @@ pub(crate) trait Dots {
     type Wide: Copy;
     /// Thirty-two vector registers of 16 lanes: larger tiles.
     const LARGE: bool;
+    /// Wide sums that fit the registers at a time, where they are not large: 4 or 2.
+    const WIDE_SUMS: usize;
+    /// Several quads at a time gain nothing, and one takes fewer registers.
+    const ONE_QUAD: bool;
     /// The wide sums are those of `code - WIDE_BIAS`.
     const WIDE_BIAS: f32;
 
@@ -75,6 +84,8 @@ impl Dots for PlainDots {
     type Narrow = [i32; LANES];
     type Wide = [i32; LANES];
     const LARGE: bool = false;
+    const WIDE_SUMS: usize = 4;
+    const ONE_QUAD: bool = false;
     const WIDE_BIAS: f32 = 0.0;
 
     #[inline(always)]

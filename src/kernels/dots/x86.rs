@@ -12,6 +12,8 @@ impl Dots for Avx512Dots {
     type Narrow = __m512i;
     type Wide = (__m512i, __m512i);
     const LARGE: bool = true;
+    const WIDE_SUMS: usize = 8;
+    const ONE_QUAD: bool = false;
     const WIDE_BIAS: f32 = 0.0;
 
     #[inline(always)]
@@ -93,6 +95,8 @@ macro_rules! common256 {
         type Narrow = Halves;
         type Wide = Halves;
         const LARGE: bool = false;
+        const WIDE_SUMS: usize = 4;
+        const ONE_QUAD: bool = false;
         const WIDE_BIAS: f32 = 0.0;
 
         #[inline(always)]
