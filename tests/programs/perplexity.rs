@@ -1,4 +1,4 @@
-//! `llama-perplexity --kl-divergence` with a plan, and that `pmkvq eval` measures the same.
+//! `llama-perplexity --kl-divergence`: `pmkvq eval` measures the same; what fast kernels change.
 
 use super::common::*;
 use serde_json::Value;
@@ -13,43 +13,54 @@ fn printed(text: &str, name: &str) -> f64 {
     rest.split([' ', '%']).next().unwrap().parse().unwrap()
 }
 
+/// llama-perplexity on the shipped model and `file`, in steps of 16 tokens.
+fn perplexity(file: &Temporary, base: &Temporary, args: &[&str], kernels: Option<&str>) -> String {
+    let mut program = command("llama-perplexity");
+    program.arg("-m").arg(model()).args(["-f", file.text(), "-c", CHUNK, "-b", STEP, "-ub", STEP, "-t", "1"]);
+    program.args(["--kl-divergence-base", base.text()]).args(args).env("OMP_WAIT_POLICY", "passive");
+    if let Some(kernels) = kernels {
+        program.env("PMKVQ_CPU", kernels);
+    }
+    let output = program.output().unwrap();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+const CHUNK: &str = "1024";
+const STEP: &str = "16";
+
+fn heldout(n: usize) -> Temporary {
+    let heldout = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("model/heldout.txt")).unwrap();
+    Temporary::with("txt", &heldout[..n])
+}
+
+/// What the fast kernels change in a model's predictions, against kernels that do one value after the other in f32, is less
+/// than what summing up in f16 changes (upstream's flash attention of few tokens, against none).
+#[test]
+fn fast_kernels_change_less_than_sums_in_f16() {
+    let (file, base) = (heldout(2500), Temporary::new("kld"));
+    perplexity(&file, &base, &["-fa", "off"], None);
+    let allowed = printed(&perplexity(&file, &base, &["-fa", "on", "--kl-divergence"], None), "Mean    KLD");
+    println!("sums in f16: mean KL divergence {allowed:.2e}");
+    assert!(allowed > 1e-5, "upstream's sums in f16 are as good as those in f32: this compares nothing");
+    for width in ["16", "8", "4", "2"] {
+        let plan = plan(1024, &["--uniform", width, "--static"]);
+        perplexity(&file, &base, &["--pmkvq-plan", plan.text()], Some("reference"));
+        let said = perplexity(&file, &base, &["--pmkvq-plan", plan.text(), "--kl-divergence"], None);
+        let kl = printed(&said, "Mean    KLD");
+        println!("{width} bits: mean KL divergence of the fast kernels {kl:.2e}");
+        assert!(kl < allowed, "{width} bits: {kl:e} against {allowed:e}");
+    }
+}
+
 #[test]
 fn kl_divergence_agrees_with_the_report() {
-    const CHUNK: &str = "1024";
-    const STEP: &str = "16";
-    let heldout = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("model/heldout.txt")).unwrap();
-    let file = Temporary::with("txt", &heldout[..3000]);
-    let base = Temporary::new("kld");
+    let (file, base) = (heldout(3000), Temporary::new("kld"));
     let static_2 = plan(1024, &["--uniform", "2", "--static"]);
-    let perplexity = |args: &[&str]| {
-        let output = command("llama-perplexity")
-            .arg("-m")
-            .arg(model())
-            .args([
-                "-f",
-                file.text(),
-                "-c",
-                CHUNK,
-                "-b",
-                STEP,
-                "-ub",
-                STEP,
-                "-t",
-                "1",
-                "--kl-divergence-base",
-                base.text(),
-            ])
-            .args(args)
-            .env("OMP_WAIT_POLICY", "passive")
-            .output()
-            .unwrap();
-        let said = text(&output.stdout) + &text(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        said
-    };
     // the report's f16 is without flash attention, which sums in f16 in small batches
-    perplexity(&["-fa", "off"]);
-    let said = perplexity(&["--kl-divergence", "--pmkvq-plan", static_2.text()]);
+    perplexity(&file, &base, &["-fa", "off"], None);
+    let said = perplexity(&file, &base, &["--kl-divergence", "--pmkvq-plan", static_2.text()], None);
 
     let json = Temporary::new("json");
     let list = format!("f16,{}", static_2.text());
