@@ -534,8 +534,10 @@ fn weights_make_the_output() {
     });
 }
 
-/// What data a row of the table is about.
-const KINDS: [(&str, fn(&mut Rng, &mut Case, usize)); 8] = [
+/// Data for a row of the table: what is changed in a case of this head dimension.
+type Change = fn(&mut Rng, &mut Case, usize);
+
+const KINDS: [(&str, Change); 8] = [
     ("normal", |_, _, _| {}),
     ("one large channel in the queries", |_, c, d| {
         for q in c.q.chunks_mut(d) {
