@@ -8,6 +8,7 @@ use std::process::Command;
 
 /// Random models by upstream's test-llama-archs, made once per build of llama.cpp.
 fn models() -> Vec<PathBuf> {
+    poison();
     let build = Path::new(env!("PMKVQ_BUILD_DIR"));
     let make = Command::new(env!("PMKVQ_CMAKE"))
         .arg("--build")

@@ -27,10 +27,17 @@ pub fn shipped() -> Model {
     Model::load(&model_path()).unwrap()
 }
 
-/// Fills pools with 0xFF bytes before they are used.
+/// Fills pools with 0xFF bytes before they are used. And sets what ggml would set in the environment when it is first used:
+/// it does so without Rust's lock, and a program that is started at that moment by another test finds a list of variables
+/// that is gone ("Bad address"). Whoever starts programs calls this first.
 pub fn poison() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| std::env::set_var("PMKVQ_POISON", "1"));
+    ONCE.call_once(|| {
+        std::env::set_var("PMKVQ_POISON", "1");
+        if std::env::var_os("KMP_BLOCKTIME").is_none() {
+            std::env::set_var("KMP_BLOCKTIME", "200");
+        }
+    });
 }
 
 /// Tokens of the held-out text, from byte `from` on.
@@ -41,6 +48,7 @@ pub fn text(model: &Model, from: usize, n: usize) -> Vec<i32> {
 
 /// A plan by `pmkvq plan`, for a model and a context.
 pub fn plan(model: &Path, n_ctx: u32, args: &[&str]) -> Temporary {
+    poison();
     let file = Temporary::new("json");
     let output = Command::new(env!("CARGO_BIN_EXE_pmkvq"))
         .args(["plan", "--ctx", &n_ctx.to_string(), "--model"])
