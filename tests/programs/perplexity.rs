@@ -43,7 +43,7 @@ fn fast_kernels_change_less_than_sums_in_f16() {
     perplexity(&file, &base, &["-fa", "off"], None);
     let allowed = printed(&perplexity(&file, &base, &["-fa", "on", "--kl-divergence"], None), "Mean    KLD");
     println!("sums in f16: mean KL divergence {allowed:.2e}");
-    assert!(allowed > 1e-5, "upstream's sums in f16 are as good as those in f32: this compares nothing");
+    assert!(allowed > 5e-6, "upstream's sums in f16 are as good as those in f32: this compares nothing");
     for width in ["16", "8", "4", "2"] {
         let plan = plan(1024, &["--uniform", width, "--static"]);
         perplexity(&file, &base, &["--pmkvq-plan", plan.text()], Some("reference"));
