@@ -10,7 +10,6 @@
 //! for another. The CPU's best instructions are chosen at run time; `PMKVQ_CPU=avx512|avxvnni|avx2|neon|scalar|reference` forces a
 //! level.
 
-mod ahead;
 pub mod args;
 mod attention;
 pub mod codes;
@@ -26,6 +25,7 @@ mod merge;
 mod narrow;
 pub mod oracle;
 mod pack;
+mod prefetch;
 mod quantize;
 pub mod range;
 pub mod reference;

@@ -1,10 +1,10 @@
 //! Convert blocks to narrower widths, in place.
 
-use super::ahead::ask;
 use super::fit::fit4;
 use super::lanes::Plain;
 use super::level::Level;
 use super::narrow::{join4, join8};
+use super::prefetch::near;
 use super::quantize::quantize;
 use super::range::RangeRule;
 use super::scratch::{self, Scratch};
@@ -204,7 +204,7 @@ unsafe fn run<L: Level, V: Words>(
 fn ask_first(side: &SideView, op: &ShrinkOp, head: usize) {
     if let Ok(from) = side.checked_width(op.block as usize, op.from) {
         if let Ok(Some(p)) = side.subtile(head, op.block as usize, &op.src, from, 0) {
-            ask(p, from.subtile_bytes(side.head_dim()));
+            near(p, from.subtile_bytes(side.head_dim()));
         }
     }
 }
@@ -221,7 +221,7 @@ unsafe fn convert<L: Level, V: Words>(side: &SideView, block: usize, head: usize
     for (i, src) in r.src.iter().enumerate() {
         let out = built.add(i * n);
         if let Some(Some(next)) = r.src.get(i + 1) {
-            ask(*next, r.from.subtile_bytes(d));
+            near(*next, r.from.subtile_bytes(d));
         }
         let Some(src) = *src else {
             std::ptr::write_bytes(out, 0, n);

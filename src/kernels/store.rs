@@ -1,9 +1,9 @@
 //! Store a batch's K or V: f16 in 16-bit blocks, codes in narrower ones.
 
-use super::ahead::ask;
 use super::fit::fit4;
 use super::lanes::Plain;
 use super::level::{keep_row, near_row, Level};
+use super::prefetch::near;
 use super::quantize::quantize;
 use super::range::{self, RangeRule};
 use super::scratch::{self, Scratch};
@@ -252,10 +252,10 @@ impl Run {
             };
             for head in heads() {
                 if let Some(dst) = place(head)? {
-                    ask(dst.wrapping_add(from), n);
+                    near(dst.wrapping_add(from), n);
                     let params = side.params(self.block, head, 0).wrapping_add(self.at);
-                    ask(params.cast(), 1);
-                    ask(params.wrapping_add(BLOCK).cast(), 1);
+                    near(params.cast(), 1);
+                    near(params.wrapping_add(BLOCK).cast(), 1);
                 }
             }
         }

@@ -122,28 +122,3 @@ pub(crate) unsafe fn weigh<L: Lanes, const R: usize, const C: usize>(
         }
     }
 }
-
-/// A row as the cache keeps it at 16 bits: rounded half to even, saturated, every NaN the same.
-///
-/// # Safety
-/// `src` holds `n` values and `dst` takes them.
-#[inline(always)]
-pub(crate) unsafe fn round_row<L: Lanes>(src: *const f32, n: usize, dst: *mut u16) {
-    let whole = n / LANES * LANES;
-    for i in (0..whole).step_by(LANES) {
-        let x = L::splat(super::codes::F16_MAX).min(L::load(src.add(i)));
-        let x = L::splat(-super::codes::F16_MAX).max(x);
-        x.store_f16(dst.add(i));
-        let numbers = x.lt_bits(L::splat(f32::INFINITY));
-        if numbers != 0xffff {
-            for j in 0..LANES {
-                if numbers >> j & 1 == 0 {
-                    dst.add(i + j).write_unaligned(super::f16::NAN);
-                }
-            }
-        }
-    }
-    for i in whole..n {
-        dst.add(i).write_unaligned(super::f16::from_f32(*src.add(i)));
-    }
-}

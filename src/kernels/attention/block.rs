@@ -3,8 +3,9 @@
 use super::super::args::{RowsF32, SideView};
 use super::super::dots::Dots;
 use super::super::lanes::Lanes;
+use super::super::level::{keep_row, Level};
 use super::super::softmax::{online_step, Row};
-use super::super::{layout, tiles, KernelError};
+use super::super::{layout, KernelError};
 use super::ahead::{lines, Next};
 use super::half::{Halves, Runs};
 use super::packed::{scales, spread_out, Keys, Values};
@@ -136,11 +137,11 @@ fn halves(src: &[*const u8; SUBTILES], next: &[*const u8; SUBTILES], head_dim: u
 
 /// Up to 128 rows of the current batch, rounded as the cache keeps them at 16 bits.
 #[inline(always)]
-unsafe fn current<L: Lanes>(rows: &RowsF32, head: usize, first: usize, live: u128, w: &Work) -> Halves {
+unsafe fn current<L: Level>(rows: &RowsF32, head: usize, first: usize, live: u128, w: &Work) -> Halves {
     let d = rows.row_len();
     for t in first..rows.n_token().min(first + BLOCK) {
         if live >> (t - first) & 1 != 0 {
-            tiles::round_row::<L>(rows.row(t, head).as_ptr(), d, w.current.add((t - first) * d));
+            keep_row::<L>(rows.row(t, head).as_ptr(), d, w.current.add((t - first) * d));
         }
     }
     let mut src = [w.current.cast_const(); SUBTILES];
@@ -150,14 +151,27 @@ unsafe fn current<L: Lanes>(rows: &RowsF32, head: usize, first: usize, live: u12
     Halves { src, next: src.map(|p| p.cast()), head_dim: d, live }
 }
 
-/// A block's codes one to a byte, in the layout of 8 bits.
+/// A block as the products take it: the width of its layout, its subtiles, and those of the next block to be asked for. With
+/// many rows codes are laid out one to a byte first, in the layout of 8 bits; the products then take so long that nothing
+/// has to be asked for.
 #[inline(always)]
-unsafe fn spread<I: Dots>(side: &SideView, width: Width, live: u8, src: &mut [*const u8; SUBTILES], codes: *mut u8) {
+unsafe fn laid_out<I: Dots>(
+    side: &SideView,
+    w: &Work,
+    runs: &Runs,
+    width: Width,
+    live: u8,
+    mut src: [*const u8; SUBTILES],
+    next: [*const u8; SUBTILES],
+) -> (Width, [*const u8; SUBTILES], [*const u8; SUBTILES]) {
+    if width == Width::B8 || runs.rows() <= SPREAD_ROWS {
+        return (width, src, next);
+    }
     let d = side.head_dim();
     let row = layout::row_bytes(side.side(), d);
     let n_rows = width.subtile_bytes(d) / row;
     for s in 0..SUBTILES {
-        let out = codes.add(s * SUBTILE * d);
+        let out = w.codes.add(s * SUBTILE * d);
         if live >> s & 1 != 0 {
             if width == Width::B4 {
                 spread_out::<I, 4>(src[s], n_rows, row, out);
@@ -167,6 +181,7 @@ unsafe fn spread<I: Dots>(side: &SideView, width: Width, live: u8, src: &mut [*c
         }
         src[s] = out;
     }
+    (Width::B8, src, [std::ptr::null(); SUBTILES])
 }
 
 #[inline(always)]
@@ -178,22 +193,16 @@ unsafe fn packed_scores<I: Dots>(
     block: usize,
     width: Width,
     live: u8,
-    mut src: [*const u8; SUBTILES],
+    src: [*const u8; SUBTILES],
     next: &Next,
 ) {
     // what hidden tokens get does not matter, as long as nobody multiplies with it
     let params = side.params(block, head, 0);
-    scales::<I>(params, next.params_k, side.n_groups(), width, u128::MAX, w.scales);
-    let mut ahead = next.k;
-    let mut stored = width;
-    if width != Width::B8 && runs.rows() > SPREAD_ROWS {
-        spread::<I>(side, width, live, &mut src, w.codes);
-        stored = Width::B8;
-        ahead = [std::ptr::null(); SUBTILES];
-    }
+    scales::<I::L>(params, next.params_k, side.n_groups(), width, u128::MAX, w.scales);
+    let (stored, src, next) = laid_out::<I>(side, w, runs, width, live, src, next.k);
     let keys = Keys {
         src,
-        next: ahead,
+        next,
         width,
         head_dim: side.head_dim(),
         group: side.group(),
@@ -272,21 +281,15 @@ unsafe fn packed_values<I: Dots>(
     width: Width,
     cells: u128,
     live: u8,
-    mut src: [*const u8; SUBTILES],
+    src: [*const u8; SUBTILES],
     next: &Next,
 ) {
     let params = side.params(block, head, 0);
-    scales::<I>(params, next.params_v, side.n_groups(), width, cells, w.scales);
-    let mut ahead = next.v;
-    let mut stored = width;
-    if width != Width::B8 && runs.rows() > SPREAD_ROWS {
-        spread::<I>(side, width, live, &mut src, w.codes);
-        stored = Width::B8;
-        ahead = [std::ptr::null(); SUBTILES];
-    }
+    scales::<I::L>(params, next.params_v, side.n_groups(), width, cells, w.scales);
+    let (stored, src, next) = laid_out::<I>(side, w, runs, width, live, src, next.v);
     let values = Values {
         src,
-        next: ahead,
+        next,
         live,
         n_live: cells.count_ones(),
         width,

@@ -2,6 +2,7 @@
 
 use super::super::dots::Dots;
 use super::super::lanes::{Lanes, LANES};
+use super::super::prefetch;
 use super::super::tiles;
 use super::task::Work;
 use crate::geometry::{BLOCK, SUBTILE, SUBTILES};
@@ -46,7 +47,7 @@ impl Halves {
                 } else {
                     for i in (0..SUBTILE * self.head_dim).step_by(LANES) {
                         if i.is_multiple_of(32) {
-                            I::prefetch(self.next[s].wrapping_add(2 * i));
+                            prefetch::line(self.next[s].wrapping_add(2 * i));
                         }
                         I::L::load_f16(self.src[s].add(i)).store(w.tile.add(i));
                     }
@@ -130,7 +131,7 @@ impl Halves {
             for i in 0..2 {
                 let (tile, live) = (w.tile.add(i * SUBTILE * w.stride_v), self.live(pair + i));
                 for line in (0..2 * SUBTILE * self.head_dim).step_by(64) {
-                    I::prefetch(self.next[pair + i].wrapping_add(line));
+                    prefetch::line(self.next[pair + i].wrapping_add(line));
                 }
                 if live == 0 {
                     std::ptr::write_bytes(tile, 0, SUBTILE * w.stride_v);
@@ -187,7 +188,7 @@ impl Halves {
                 live &= live - 1;
                 let v = self.src[s].add(t * self.head_dim + d);
                 for c in (0..C).step_by(2) {
-                    I::prefetch(ahead.wrapping_add(2 * (t * self.head_dim + d + c * LANES)));
+                    prefetch::line(ahead.wrapping_add(2 * (t * self.head_dim + d + c * LANES)));
                 }
                 let mut x = [I::L::splat(0.0); C];
                 for c in 0..C {
@@ -249,7 +250,7 @@ unsafe fn dot_rows<I: Dots, T: Row, const R: usize>(
             // a line holds twice as many values
             if d.is_multiple_of(2 * LANES) {
                 for i in 0..STEP {
-                    I::prefetch(next.wrapping_add(2 * ((t + i) * head_dim + d)));
+                    prefetch::line(next.wrapping_add(2 * ((t + i) * head_dim + d)));
                 }
             }
             let mut x = [I::L::splat(0.0); STEP];

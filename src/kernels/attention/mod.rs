@@ -9,8 +9,8 @@
 //! | `task.rs` | one task: the masks of its blocks, block after block, the record that comes out |
 //! | `block.rs` | one block: scores, softmax, weighted values, by the widths of K and V |
 //! | `packed.rs` | scores and weighted values straight from codes, in integers |
-//! | `ahead.rs` | software prefetch of the next block |
 //! | `half.rs` | the same from f16: 16-bit blocks and the current batch |
+//! | `ahead.rs` | where the next block lies, which is asked for meanwhile |
 
 mod ahead;
 mod block;

@@ -12,6 +12,7 @@
 
 use super::super::dots::{Bits, Dots, WIDE_MAX};
 use super::super::lanes::{Lanes, LANES};
+use super::super::prefetch;
 use crate::geometry::{Width, BLOCK, SUBTILE, SUBTILES};
 
 /// Words (of four values) of a block of weights.
@@ -126,7 +127,7 @@ pub(super) unsafe fn quantize_query<I: Dots>(
 /// # Safety
 /// `params` is the minimum plane of the block's group 0, `out` takes `n_groups * 2 * BLOCK` values.
 #[inline(always)]
-pub(super) unsafe fn scales<I: Dots>(
+pub(super) unsafe fn scales<L: Lanes>(
     params: *const u16,
     next: *const u16,
     n_groups: usize,
@@ -134,16 +135,16 @@ pub(super) unsafe fn scales<I: Dots>(
     live: u128,
     out: *mut f32,
 ) {
-    let inverse = I::L::splat(1.0 / ((1u32 << width.bits()) - 1) as f32);
+    let inverse = L::splat(1.0 / ((1u32 << width.bits()) - 1) as f32);
     for g in 0..n_groups {
         let (params, next) = (params.add(g * 2 * BLOCK), next.wrapping_add(g * 2 * BLOCK));
         let out = out.add(g * 2 * BLOCK);
         for i in (0..2 * BLOCK).step_by(32) {
-            I::prefetch(next.wrapping_add(i).cast());
+            prefetch::line(next.wrapping_add(i).cast());
         }
         for i in (0..BLOCK).step_by(LANES) {
-            let min = I::L::load_f16(params.add(i));
-            let max = I::L::load_f16(params.add(BLOCK + i));
+            let min = L::load_f16(params.add(i));
+            let max = L::load_f16(params.add(BLOCK + i));
             max.sub(min).mul(inverse).store(out.add(i));
             min.store(out.add(BLOCK + i));
         }
@@ -190,14 +191,14 @@ unsafe fn quads<I: Dots, const W: usize, const N: usize>(
     let first = i * N / per * row;
     let ahead = !next.is_null();
     if ahead {
-        I::prefetch(next.wrapping_add(first));
+        prefetch::line(next.wrapping_add(first));
     }
     let mut bits = [I::L::load_bits(src.add(first)); N];
     for n in 0..N {
         if W == 8 {
             if n > 0 {
                 if ahead {
-                    I::prefetch(next.wrapping_add((i * N + n) * row));
+                    prefetch::line(next.wrapping_add((i * N + n) * row));
                 }
                 bits[n] = I::L::load_bits(src.add((i * N + n) * row));
             }

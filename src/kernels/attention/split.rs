@@ -1,9 +1,9 @@
 //! How the work is dealt out: chunks of blocks, tasks, threads.
 
-use super::super::args::MaskF16;
+use super::super::args::{MaskF16, SideView};
 use super::super::{codes, KernelError};
 use super::{AttentionArgs, Shape};
-use crate::geometry::{BlockEntry, BLOCK};
+use crate::geometry::{BLOCK, SUBTILES};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Who does which task.
@@ -41,20 +41,21 @@ pub(crate) fn next_task(schedule: Schedule, n: usize, last: Option<usize>) -> Op
 const BLOCK_COST: usize = 1024;
 
 /// Where chunks of the visible blocks begin: chunk `c` is `starts[c] .. starts[c + 1]`. Chunks have about equal bytes of
-/// keys and values; blocks that no query sees cost nothing. The same for every thread, however many there are.
-///
-/// # Errors
-/// An entry with an impossible width.
+/// keys and values; blocks that no query sees cost nothing. The same for every thread, however many there are. Entries that
+/// make no sense count as empty: whoever reads such a block says so.
 pub(crate) fn chunk_starts(a: &AttentionArgs, p: &Shape, starts: &mut [u32]) -> Result<(), KernelError> {
     starts.fill(p.n_blocks as u32);
     starts[0] = 0;
     if p.n_chunk == 1 {
         return Ok(());
     }
-    let bytes = |entry: BlockEntry, d: usize| if entry.width > 0 { entry.width as usize * 16 * d } else { 0 };
+    let bytes = |side: &SideView, block| -> Result<usize, KernelError> {
+        let width = side.width(block, &side.entry(block)?).unwrap_or(None);
+        Ok(width.map_or(0, |w| SUBTILES * w.subtile_bytes(side.head_dim())))
+    };
     let cost = |block: usize| -> Result<usize, KernelError> {
-        let (k, v) = (a.k.entry(block)?, a.v.entry(block)?);
-        Ok(if seen(&a.mask, p.n_token, p.n_kv, block) { BLOCK_COST + bytes(k, p.dk) + bytes(v, p.dv) } else { 0 })
+        let bytes = bytes(&a.k, block)? + bytes(&a.v, block)?;
+        Ok(if seen(&a.mask, p.n_token, p.n_kv, block) { BLOCK_COST + bytes } else { 0 })
     };
     let mut total = 0;
     for block in 0..p.n_blocks {

@@ -11,6 +11,7 @@
 //! As with [`Lanes`], methods must only be reached from functions that enable the level; loads may be unaligned.
 
 use super::lanes::{Lanes, Plain, LANES};
+use super::level::Level;
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -27,7 +28,7 @@ pub(crate) use x86::{Avx2Dots, Avx512Dots, AvxVnniDots, EvexVnniDots};
 pub(crate) const WIDE_MAX: f32 = 32639.0;
 
 pub(crate) trait Dots {
-    type L: Lanes;
+    type L: Level;
     /// Sixteen sums of narrow products.
     type Narrow: Copy;
     /// Sixteen sums of wide products.
@@ -63,9 +64,6 @@ pub(crate) trait Dots {
 
     /// Sixteen integers from -128 to 127 as bytes.
     unsafe fn store_i8(x: Self::L, p: *mut u8);
-
-    /// Bring a cache line nearer; any address will do.
-    unsafe fn prefetch(p: *const u8);
 }
 
 /// Sixty-four bytes of codes.
@@ -159,6 +157,4 @@ impl Dots for PlainDots {
             p.add(i).write(v as i32 as u8);
         }
     }
-    #[inline(always)]
-    unsafe fn prefetch(_: *const u8) {}
 }

@@ -86,11 +86,6 @@ impl Dots for NeonDots {
     unsafe fn store_i8(x: Neon, p: *mut u8) {
         vst1q_s8(p.cast(), low_bytes(x.words()))
     }
-    #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        // SAFETY: a hint, for any address
-        asm!("prfm pldl2keep, [{0}]", in(reg) p, options(nomem, nostack, preserves_flags));
-    }
 }
 
 /// A word for all lanes: `sdot` and `udot` take it from a register's first quarter.

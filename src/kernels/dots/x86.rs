@@ -80,10 +80,6 @@ impl Dots for Avx512Dots {
     unsafe fn store_i8(x: Avx512, p: *mut u8) {
         _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x.0)))
     }
-    #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        _mm_prefetch::<_MM_HINT_T1>(p.cast())
-    }
 }
 
 type Halves = (__m256i, __m256i);
@@ -156,10 +152,6 @@ macro_rules! common256 {
             let w = _mm256_permute4x64_epi64::<0b11_01_10_00>(w);
             let b = _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256::<1>(w));
             _mm_storeu_si128(p.cast(), b)
-        }
-        #[inline(always)]
-        unsafe fn prefetch(p: *const u8) {
-            _mm_prefetch::<_MM_HINT_T1>(p.cast())
         }
     };
 }
