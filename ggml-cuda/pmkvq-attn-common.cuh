@@ -1,0 +1,152 @@
+// pmkvq-attn-common.cuh - where attention finds its rows, cells and pages
+//
+// A warp works on items of 64 cells (half a block) and a tile of 16 query rows. In the fragments of the matrix units, with
+// g = lane/4 and t = lane%4:
+//   scores   tile (h, j) of 8, h = 0, 1 and j = 0..3: column c stands for cell 8c + 4h + j, so that lane t holds, in columns 2t and
+//            2t+1 of all tiles, the 16 cells 16t .. 16t+15, which are subtile t of the item
+//   keys     lane g needs cells 8g .. 8g+7: half of subtile g/2. Step (s, c) of 16 dimensions: lane t has dimensions
+//            64s + 16t + 4c .. +3, one quad of a packed key, in the order 0 2 1 3
+//   values   step u of 16 cells: lane t has quad u of subtile t, cells in the order 0 2 1 3. Tile (i, j) of 8 dimensions: column c
+//            stands for dimension 64i + 8c + j
+// Codes are used as the bits of f16 subnormals: code << p has the value code * 2^(p-24), exactly. No conversion is needed,
+// and the powers of two go into the queries, the weights and the scales.
+
+#pragma once
+
+#include "pmkvq-cuda.h"
+#include "pmkvq-device.cuh"
+
+#define PMKVQ_ROWS   16  // query rows of a tile
+#define PMKVQ_ITEM   64  // cells of an item
+#define PMKVQ_WARPS  4
+#define PMKVQ_THREADS (32*PMKVQ_WARPS)
+
+#define PMKVQ_INF __int_as_float(0x7f800000)
+
+// tiles of query rows that share the keys of a KV head: whole tokens where a token's rows fit, parts of one token where not
+struct pmkvq_tiling {
+    int ratio;       // query heads of a KV head
+    int tokens;      // of a tile
+    int parts;       // tiles of a token
+    int tiles;
+
+    static __host__ __device__ pmkvq_tiling of(int n_tokens, int n_head, int n_head_kv) {
+        pmkvq_tiling t;
+        t.ratio  = n_head/n_head_kv;
+        t.tokens = t.ratio <= PMKVQ_ROWS ? PMKVQ_ROWS/t.ratio : 1;
+        t.parts  = (t.ratio + PMKVQ_ROWS - 1)/PMKVQ_ROWS;
+        t.tiles  = (n_tokens + t.tokens - 1)/t.tokens*t.parts;
+        return t;
+    }
+
+    // token and head (within the KV head's) of a row; false if there is none
+    __device__ __forceinline__ bool row(int tile, int r, int n_tokens, int & token, int & head) const {
+        if (ratio <= PMKVQ_ROWS) {
+            token = tile*tokens + r/ratio;
+            head  = r%ratio;
+            return r < tokens*ratio && token < n_tokens;
+        }
+        token = tile/parts;
+        head  = tile%parts*PMKVQ_ROWS + r;
+        return head < ratio;
+    }
+};
+
+// the slope that ALiBi gives a head, as ggml has it
+static __device__ __forceinline__ float pmkvq_slope(float max_bias, int n_head, int head) {
+    if (max_bias <= 0.0f) {
+        return 1.0f;
+    }
+    int n = 1;
+    while (2*n <= n_head) {
+        n *= 2;
+    }
+    return head < n ? exp2f(-max_bias/n*(head + 1)) : exp2f(-0.5f*max_bias/n*(2*(head - n) + 1));
+}
+
+// (min, max) of the 16 cells of a subtile and group, as halves
+struct pmkvq_params {
+    uint4 min[2];
+    uint4 max[2];
+
+    static __device__ __forceinline__ pmkvq_params load(
+            const uint16_t * params, int block, int cell, int head, int n_head, int group, int n_groups) {
+        const uint4 * p = (const uint4 *) (params + ((((size_t) block*n_head + head)*n_groups + group)*2)*PMKVQ_BLOCK + cell);
+        pmkvq_params r;
+        r.min[0] = pmkvq_ldg(p);
+        r.min[1] = pmkvq_ldg(p + 1);
+        r.max[0] = pmkvq_ldg(p + PMKVQ_BLOCK/8);
+        r.max[1] = pmkvq_ldg(p + PMKVQ_BLOCK/8 + 1);
+        return r;
+    }
+
+    // from shared memory; maxima lie n halves behind the minima
+    static __device__ __forceinline__ pmkvq_params at(const uint16_t * params, int n) {
+        const uint4 * p = (const uint4 *) params;
+        pmkvq_params r;
+        r.min[0] = p[0];
+        r.min[1] = p[1];
+        r.max[0] = p[n/8];
+        r.max[1] = p[n/8 + 1];
+        return r;
+    }
+};
+
+// 16 bytes of the cache, or of what stands in for it in shared memory
+template <bool SHARED>
+static __device__ __forceinline__ uint4 pmkvq_load16(const uint8_t * p) {
+    return SHARED ? *(const uint4 *) p : pmkvq_ldg_stream((const uint4 *) p);
+}
+
+static __device__ __forceinline__ uint32_t pmkvq_word(const uint4 & x, int i) {
+    return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
+}
+
+// half i of 16, i known at compile time
+static __device__ __forceinline__ float pmkvq_half_of(const uint4 (&x)[2], int i) {
+    const uint32_t w = pmkvq_word(x[i/8], i%8/2);
+    return pmkvq_h2f((uint16_t) (i%2 ? w >> 16 : w));
+}
+
+// f32 as the cache keeps it at 16 bits: saturated, one NaN
+static __device__ __forceinline__ uint16_t pmkvq_f2h_sat(float x) {
+    return x != x ? 0x7e00 : pmkvq_f2h(fminf(fmaxf(x, -65504.0f), 65504.0f));
+}
+
+static __device__ __forceinline__ float pmkvq_pow2(int e) {
+    return __int_as_float((min(max(e, -126), 127) + 127) << 23);
+}
+
+// exponent of a positive number: x is in [2^e, 2^(e+1))
+static __device__ __forceinline__ int pmkvq_exponent(float x) {
+    return (int) (__float_as_int(x) >> 23) - 127;
+}
+
+// cells that a row sees, of 16 from `cell`; any: some mask value among them is neither 0 nor -inf
+static __device__ __forceinline__ uint32_t pmkvq_visible16(
+        const uint16_t * row, int cell, int n_kv, bool aligned, bool & values) {
+    uint32_t bits = 0;
+    if (aligned && cell + 16 <= n_kv) {
+        const uint4 a = pmkvq_ldg((const uint4 *) (row + cell));
+        const uint4 b = pmkvq_ldg((const uint4 *) (row + cell) + 1);
+        if (((a.x | a.y | a.z | a.w) | (b.x | b.y | b.z | b.w)) == 0) {
+            return 0xffff;
+        }
+        const uint32_t w[8] = { a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w };
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const uint32_t lo = w[i] & 0xffff;
+            const uint32_t hi = w[i] >> 16;
+            bits |= lo != 0xfc00 ? 1u << (2*i) : 0;
+            bits |= hi != 0xfc00 ? 2u << (2*i) : 0;
+            values = values || (lo != 0xfc00 && lo != 0) || (hi != 0xfc00 && hi != 0);
+        }
+        return bits;
+    }
+    for (int i = 0; i < 16; ++i) {
+        const uint32_t m = cell + i < n_kv ? row[cell + i] : 0xfc00;
+        bits |= m != 0xfc00 ? 1u << i : 0;
+        values = values || (m != 0xfc00 && m != 0);
+    }
+    return bits;
+}

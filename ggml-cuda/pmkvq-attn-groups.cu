@@ -1,0 +1,17 @@
+// pmkvq-attn-groups.cu - kernels of pmkvq-attn-decode.cuh for rows of several groups, and head dimensions beyond 128
+
+#include "pmkvq-attn-decode.cuh"
+
+int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, void * stream);
+
+int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, void * stream_) {
+    cudaStream_t stream = (cudaStream_t) stream_;
+
+    switch ((op.head_dim_k + 63)/64) {
+        case 1:  return pmkvq_launch_decode<1, 1, false, true>(op, stream);
+        case 2:  return pmkvq_launch_decode<2, 2, false, true>(op, stream);
+        case 3:  return pmkvq_launch_decode<3, 2, false, true>(op, stream);
+        case 4:  return pmkvq_launch_decode<4, 2, false, true>(op, stream);
+        default: return pmkvq_launch_decode<9, 2, false, true>(op, stream);
+    }
+}

@@ -1,0 +1,92 @@
+// pmkvq-attn-queries.cuh - a tile of query rows, as operand A of the matrix units
+//
+// A row is scaled by a power of two so that its largest value lies in [2^13, 2^14), and rounded to f16: nothing overflows, and what
+// becomes subnormal is 2^-27 of the row's largest. The sums over groups are of the rounded values, so that
+//   q.k = scale (q.c) + min sum(q)
+// holds for the rounded q exactly.
+
+#pragma once
+
+#include "pmkvq-attn-common.cuh"
+
+// a tile's queries in shared memory
+struct pmkvq_queries {
+    uint4 * frag;  // [4*NS][32]: fragments of step (s, c)
+    float * sum;   // [n_groups][16]
+    float * inv;   // [16]: what takes a score's sum to log2 units; without the log2 where a cap comes first
+    float * slope; // [16], times log2(e)
+    int   * token; // [16], -1: no such row
+    int   * head;  // [16], of all query heads
+
+    static __host__ __device__ size_t bytes(int NS, int n_groups) {
+        return (size_t) NS*4*32*sizeof(uint4) + (n_groups + 4)*PMKVQ_ROWS*sizeof(float);
+    }
+
+    __device__ __forceinline__ pmkvq_queries(uint8_t * smem, int NS, int n_groups) {
+        frag  = (uint4 *) smem;
+        sum   = (float *) (frag + NS*4*32);
+        inv   = sum + n_groups*PMKVQ_ROWS;
+        slope = inv + PMKVQ_ROWS;
+        token = (int *) (slope + PMKVQ_ROWS);
+        head  = token + PMKVQ_ROWS;
+    }
+
+    // by n threads; before fill(), with a barrier between them
+    __device__ __forceinline__ void clear(int NS, int thread, int n) {
+        for (int i = thread; i < NS*4*32; i += n) {
+            frag[i] = make_uint4(0, 0, 0, 0);
+        }
+    }
+
+    // by n_warp warps; a barrier must follow
+    __device__ __forceinline__ void fill(const pmkvq_op_attn & op, const pmkvq_tiling & tiling, int tile, int head_kv, int n_groups, int warp, int n_warp) {
+        const int lane  = threadIdx.x%32;
+        const int D     = op.head_dim_k;
+        const int group = D/n_groups;
+
+        for (int r = warp; r < PMKVQ_ROWS; r += n_warp) {
+            int tok, h;
+            const bool there = tiling.row(tile, r, op.n_tokens, tok, h);
+            const int  hq    = head_kv*tiling.ratio + h;
+
+            const float * x = (const float *) ((const char *) op.q + (there ? hq*op.q_nb_head + tok*op.q_nb_token : 0));
+
+            float amax = 0.0f;
+            for (int d = lane; d < D; d += 32) {
+                amax = fmaxf(amax, there ? fabsf(x[d]) : 0.0f);
+            }
+#pragma unroll
+            for (int i = 16; i > 0; i /= 2) {
+                amax = fmaxf(amax, pmkvq_shfl_xor(amax, i));
+            }
+            const int e = amax > 0.0f ? min(max(13 - pmkvq_exponent(amax), -100), 100) : 0;
+
+            for (int gi = 0; gi < n_groups; ++gi) {
+                float s = 0.0f;
+                for (int d = gi*group + lane; d < (gi + 1)*group; d += 32) {
+                    const uint16_t v = there ? pmkvq_f2h(x[d]*pmkvq_pow2(e)) : 0;
+                    s += pmkvq_h2f(v);
+                    // dimension 64s + 16t + 4c + b; pairs (0, 2) and (1, 3)
+                    const int b = d%4;
+                    const int l = r%8*4 + d/16%4;
+                    const int i = ((d/64*4 + d/4%4)*32 + l)*4 + r/8 + b%2*2;
+                    ((uint16_t *) frag)[2*i + b/2] = v;
+                }
+#pragma unroll
+                for (int i = 16; i > 0; i /= 2) {
+                    s += pmkvq_shfl_xor(s, i);
+                }
+                if (lane == 0) {
+                    sum[gi*PMKVQ_ROWS + r] = s;
+                }
+            }
+            if (lane == 0) {
+                const float log2e = 1.4426950408889634f;
+                inv[r]   = op.scale*pmkvq_pow2(-e)*(op.softcap == 0.0f ? log2e : 1.0f);
+                slope[r] = (there ? pmkvq_slope(op.max_bias, op.n_head, hq) : 0.0f)*log2e;
+                token[r] = there ? tok : -1;
+                head[r]  = hq;
+            }
+        }
+    }
+};

@@ -1,0 +1,62 @@
+// pmkvq-attn.cu - attention over the progressive KV cache: which kernel runs
+
+#include "pmkvq-cuda.h"
+#include "pmkvq-device.cuh"
+
+int pmkvq_cuda_attn_decode (const pmkvq_op_attn & op, void * stream);
+int pmkvq_cuda_attn_prefill(const pmkvq_op_attn & op, size_t shared, void * stream);
+
+// the most query tokens of a decode
+#define PMKVQ_FEW 16
+
+static bool pmkvq_group_fits(uint32_t group, uint32_t head_dim) {
+    return group == 0 || (group <= 128 && group%16 == 0 && head_dim%group == 0);
+}
+
+int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_dim_k, uint32_t head_dim_v, uint32_t group_k, uint32_t group_v) {
+    return n_head_kv > 0 && n_head > 0 && n_head%n_head_kv == 0
+        && head_dim_k > 0 && head_dim_k%8 == 0 && head_dim_k <= 576
+        && head_dim_v > 0 && head_dim_v%8 == 0 && head_dim_v <= 576
+        && pmkvq_group_fits(group_k, head_dim_k) && pmkvq_group_fits(group_v, head_dim_v);
+}
+
+uint32_t pmkvq_cuda_n_chunk(uint32_t n_sm, uint32_t n_tokens, uint32_t n_kv, uint32_t n_head, uint32_t n_head_kv) {
+    const uint32_t ratio = n_head/(n_head_kv ? n_head_kv : 1);
+    const uint32_t tiles = n_tokens <= 8 ? (n_tokens*ratio + 15)/16 : n_tokens;
+    const uint32_t ctas  = n_head_kv*(tiles ? tiles : 1);
+
+    // two CTAs on each multiprocessor, of at least 256 cells
+    const uint32_t fill = 2*n_sm/(ctas ? ctas : 1);
+    const uint32_t most = (n_kv + 255)/256;
+    const uint32_t n    = fill < most ? fill : most;
+    return n < 1 ? 1 : n > 128 ? 128 : n;
+}
+
+int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, void * stream) {
+    if (!op || !pmkvq_cuda_supports_attn(op->n_head, op->n_head_kv, op->head_dim_k, op->head_dim_v, op->group_k, op->group_v)) {
+        return cudaErrorInvalidValue;
+    }
+    if (!op->q || !op->mask || !op->cells || !op->pool_k || !op->pool_v || !op->table_k || !op->table_v || !op->dst
+            || (op->group_k && !op->params_k) || (op->group_v && !op->params_v) || !op->k_cur != !op->v_cur) {
+        return cudaErrorInvalidValue;
+    }
+    if (op->n_chunk == 0 || op->n_blocks == 0 || op->n_pages_k == 0 || op->n_pages_v == 0 || op->n_kv == 0
+            || op->n_kv > (uint64_t) op->n_blocks*PMKVQ_BLOCK) {
+        return cudaErrorInvalidValue;
+    }
+    // keys and values are read in pieces of 16 bytes
+    if (((uintptr_t) op->pool_k | (uintptr_t) op->pool_v | (uintptr_t) op->params_k | (uintptr_t) op->params_v)%16 != 0) {
+        return cudaErrorInvalidValue;
+    }
+    if (op->n_tokens == 0) {
+        return cudaSuccess;
+    }
+    // several tiles of query rows share an unpacked block, where shared memory suffices for that
+    if (op->n_tokens > PMKVQ_FEW) {
+        const int err = pmkvq_cuda_attn_prefill(*op, pmkvq_shared_limit(), stream);
+        if (err != cudaErrorInvalidConfiguration) {
+            return err;
+        }
+    }
+    return pmkvq_cuda_attn_decode(*op, stream);
+}

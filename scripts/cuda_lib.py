@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Build the library that the tests of the CUDA operations load, and print its path.
+
+    cuda_lib.py shim                       the kernels on the host, with the execution shim of tests/cuda/shim (no CUDA needed)
+    cuda_lib.py gpu [--arch 90]            the kernels for a GPU, with nvcc
+    cuda_lib.py selftest                   build and run the shim's own tests
+
+    --out DIR     where it is put (target/cuda)
+    --tree DIR    gpu: the llama.cpp tree with ggml's headers (default: what 'upstream.py stage' prints)
+
+Nothing is built that is newer than its sources. nvcc is found by CUDACXX, PMKVQ_CUDA_HOME (a toolkit's root, also that of the
+nvidia-cuda-nvcc wheels), CUDA_PATH, CUDA_HOME or PATH. CXX is the C++ compiler of the shim. PMKVQ_SHIM_CHECK=1 builds a shim that
+looks at every access to memory (slower; its name is libpmkvq_shim_check.so).
+"""
+
+import argparse
+import fcntl
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIM = ROOT / "tests/cuda/shim"
+INCLUDES = [ROOT / "ggml-cuda", ROOT / "llama", ROOT / "tests/cuda", SHIM]
+
+
+def fail(message):
+    sys.exit(f"pmkvq: {message}")
+
+
+def run(command):
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    output = result.stdout + result.stderr
+    if result.returncode != 0:
+        fail(f"'{shlex.join(map(str, command))}' failed:\n{output[-8000:]}")
+    if output.strip():
+        print(output.strip(), file=sys.stderr)
+
+
+def kernels():
+    return sorted((ROOT / "ggml-cuda").glob("*.cu")) + [ROOT / "tests/cuda/device.cu"]
+
+
+def is_old(target, sources):
+    return not target.exists() or any(not p.exists() or p.stat().st_mtime >= target.stat().st_mtime for p in sources)
+
+
+def dependencies(object_file, source):
+    """What the compiler read when it made the object."""
+    listed = object_file.with_suffix(".d")
+    if not listed.exists():
+        return [source, listed]  # which makes it old
+    _, _, names = listed.read_text().replace("\\\n", " ").partition(":")
+    return [source, *map(Path, shlex.split(names))]
+
+
+def build(library, sources, command, link, n_jobs):
+    """Compile what is older than what it was made from, or was made by another command, and link."""
+    objects = library.parent / (library.name + ".o")
+    objects.mkdir(parents=True, exist_ok=True)
+
+    def make(pair):
+        source, target = pair
+        began = time.time()
+        run([*command(source), "-MD", "-MF", target.with_suffix(".d"), "-c", source, "-o", target])
+        os.utime(target, (began, began))  # a source that was changed meanwhile is newer
+
+    with open(library.parent / (library.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
+        stamp = objects / "command"
+        pairs = [(p, objects / (p.name + ".o")) for p in sources]
+        link_command = link(library.with_suffix(".new"), [o for _, o in pairs])
+        wanted = "\n".join(shlex.join(map(str, c)) for c in [*map(command, sources), link_command])
+        if not stamp.exists() or stamp.read_text() != wanted:
+            for path in [library, *objects.iterdir()]:
+                path.unlink(missing_ok=True)
+            stamp.write_text(wanted)
+        old = [pair for pair in pairs if is_old(pair[1], dependencies(pair[1], pair[0]))]
+        with ThreadPoolExecutor(n_jobs) as pool:
+            list(pool.map(make, old))
+        if is_old(library, [o for _, o in pairs]):
+            run(link_command)
+            library.with_suffix(".new").replace(library)  # a process that has the old one open keeps it
+    return library
+
+
+class Shim:
+    """How the shim is compiled; check: every access to memory is looked at."""
+
+    def __init__(self, check):
+        self.cxx = shlex.split(os.environ.get("CXX") or "c++")
+        if not shutil.which(self.cxx[0]):
+            fail(f"there is no C++ compiler '{self.cxx[0]}': install one (g++), or name it in CXX")
+        self.common = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fno-semantic-interposition", "-march=native", "-Wall", "-Wextra", "-DPMKVQ_SHIM"]
+        self.common += [f"-I{p}" for p in INCLUDES]
+        # As nvcc does with fast-math: products and sums are fused and divisions by constants become products, so that code
+        # which must give the CPU's bytes and forgot to use the *_rn functions is found out
+        self.kernel = ["-x", "c++", "-ffp-contract=fast", "-freciprocal-math", "-fno-math-errno"]
+        self.kernel += ["-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-parameter", "-Wno-sign-compare"]
+        self.name = "libpmkvq_shim.so"
+        if check:
+            # the compiler reports each access to functions of check.cpp; its own library is not used
+            self.common.append("-DPMKVQ_SHIM_CHECK")
+            self.kernel += ["-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0"]
+            self.name = "libpmkvq_shim_check.so"
+
+    def compile(self, source):
+        return [*self.cxx, *self.common, *(self.kernel if source.suffix == ".cu" else ["-ffp-contract=off"])]
+
+    def link(self, target, objects):
+        return [*self.cxx, "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", *objects, "-o", target, "-lm", "-ldl", "-lpthread"]
+
+    def link_program(self, target, objects):
+        return [*self.cxx, *objects, "-o", target, "-lm", "-ldl", "-lpthread"]
+
+    def build(self, out):
+        return build(out / self.name, kernels() + sorted(SHIM.glob("*.cpp")), self.compile, self.link, os.cpu_count() or 1)
+
+    def selftest(self, out):
+        sources = [SHIM / "selftest.cu", *sorted(SHIM.glob("*.cpp"))]
+        program = build(out / self.name.replace("lib", "").replace(".so", "_selftest"), sources, self.compile, self.link_program, os.cpu_count() or 1)
+        sys.exit(subprocess.run([program]).returncode)
+
+
+def find_nvcc():
+    """The compiler and the root of its toolkit."""
+    named = os.environ.get("CUDACXX")
+    roots = [os.environ.get(name) for name in ("PMKVQ_CUDA_HOME", "CUDA_PATH", "CUDA_HOME")]
+    candidates = [named] + [str(Path(r, "bin/nvcc")) for r in roots if r] + [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"]
+    for nvcc in candidates:
+        if nvcc and shutil.which(nvcc):
+            return Path(shutil.which(nvcc)).absolute()
+    fail("there is no nvcc: install CUDA's toolkit (or the packages nvidia-cuda-nvcc, nvidia-cuda-runtime and nvidia-cuda-cccl of pip), "
+         "and name its root in PMKVQ_CUDA_HOME or nvcc in CUDACXX")
+
+
+def find_tree(named):
+    if named:
+        tree = Path(named).resolve()
+    else:
+        result = subprocess.run([sys.executable, ROOT / "scripts/upstream.py", "stage"], stdout=subprocess.PIPE, text=True)
+        if result.returncode != 0:
+            fail("llama.cpp, whose headers are needed, could not be staged (see above): name an own tree with --tree")
+        tree = Path(result.stdout.strip().splitlines()[-1])
+    if not (tree / "ggml/src/ggml-cuda/common.cuh").exists():
+        fail(f"{tree} is not a llama.cpp tree: there is no ggml/src/ggml-cuda/common.cuh")
+    return tree
+
+
+def build_gpu(out, arch, tree_name):
+    nvcc = find_nvcc()
+    tree = find_tree(tree_name)
+    includes = [f"-I{p}" for p in [*INCLUDES[:3], *(tree / "ggml" / f for f in ("src/ggml-cuda", "src", "include"))]]
+    # ggml's own flags
+    flags = ["-std=c++17", "-O3", f"-arch=sm_{arch}", "-use_fast_math", "-extended-lambda", "-lineinfo", "-Xcompiler", "-fPIC"]
+    lib = [f"-L{p}" for p in (nvcc.parent.parent / "lib", nvcc.parent.parent / "lib64") if p.is_dir()]
+
+    def compile_one(_):
+        return [nvcc, *flags, *includes]
+
+    def link(target, objects):
+        return [nvcc, "-shared", f"-arch=sm_{arch}", "-cudart", "static", *objects, "-o", target, *lib]
+
+    return build(out / "libpmkvq_gpu.so", kernels(), compile_one, link, int(os.environ.get("PMKVQ_JOBS") or os.cpu_count() or 1))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["shim", "gpu", "selftest"])
+    parser.add_argument("--arch", default="90", help="gpu: compute capability without the dot")
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "cuda")
+    parser.add_argument("--tree")
+    args = parser.parse_args()
+    out = args.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if args.what == "gpu":
+        print(build_gpu(out, args.arch, args.tree))
+        return
+    shim = Shim(os.environ.get("PMKVQ_SHIM_CHECK") == "1")
+    if args.what == "shim":
+        print(shim.build(out))
+    else:
+        shim.selftest(out)
+
+
+if __name__ == "__main__":
+    main()

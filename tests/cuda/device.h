@@ -1,0 +1,44 @@
+// device.h - the library that the tests of the CUDA operations load (tests/cuda/main.rs)
+//
+// It is built twice from the same kernels: by nvcc for a GPU, and by the C++ compiler with the execution shim (tests/cuda/shim),
+// which runs them on the host. Every function returns 0 or a cudaError_t.
+
+#pragma once
+
+#include "pmkvq-cuda.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// a name for people: of the GPU, or "shim"; n_sm: multiprocessors
+int pmkvq_dev_open(char * name, size_t n, uint32_t * n_sm);
+
+// seed of the shim's schedules; nothing on a GPU
+void pmkvq_dev_seed(uint64_t seed);
+
+// device memory. The shim surrounds allocations with guards and reports writes into them at free and sync, as the GPU's checker would
+int pmkvq_dev_alloc(void ** p, size_t bytes);
+int pmkvq_dev_free (void * p);
+int pmkvq_dev_in   (void * dst, const void * src, size_t bytes);
+int pmkvq_dev_out  (void * dst, const void * src, size_t bytes);
+int pmkvq_dev_fill (void * dst, int byte, size_t bytes);
+
+// waits; the error of anything since the last call
+int pmkvq_dev_sync(void);
+
+int pmkvq_dev_store (const pmkvq_op_store    * op);
+int pmkvq_dev_shrink(const pmkvq_cuda_shrink * op);
+int pmkvq_dev_attn  (const pmkvq_op_attn     * op);
+int pmkvq_dev_merge (const pmkvq_op_merge    * op);
+
+// seconds for each of n runs of a list of operations in turn, by events, from a captured graph of one round (-1: the shim has no clock).
+// kinds[i]: 's', 'k' (shrink), 'a', 'm'; ops[i]: the struct
+int pmkvq_dev_time(const char * kinds, const void * const * ops, uint32_t n_ops, uint32_t n_runs, float * seconds);
+
+// seconds of device-to-device copies of n bytes, each of n_runs
+int pmkvq_dev_time_copy(void * dst, const void * src, size_t bytes, uint32_t n_runs, float * seconds);
+
+#ifdef __cplusplus
+}
+#endif

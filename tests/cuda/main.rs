@@ -1,0 +1,13 @@
+//! The CUDA operations against the CPU's. They run on a GPU if `PMKVQ_CUDA_LIB` names the library for one, else on the host by
+//! the execution shim (`tests/cuda/shim`), kernels and all.
+
+mod attention;
+mod bench;
+#[path = "../kernels/common.rs"]
+mod common;
+mod device;
+mod merge;
+#[path = "../shared/rng.rs"]
+mod rng;
+mod shrink;
+mod store;

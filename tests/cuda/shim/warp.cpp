@@ -1,0 +1,80 @@
+// warp.cpp - what the collective operations of a warp compute
+
+#include "pmkvq-shim.h"
+
+namespace pmkvq_shim {
+
+static uint16_t half_of_row(const Warp & w, uint32_t matrix, uint32_t row, uint32_t column) {
+    return ((const uint16_t *) w.row[8*matrix + row])[column];
+}
+
+// see pmkvq_ldmatrix_x4 in pmkvq-device.cuh
+static void ldmatrix(Warp & w, bool trans) {
+    for (uint32_t m = 0; m < 4; ++m) {
+        for (uint32_t lane = 0; lane < 32; ++lane) {
+            const uint32_t g = lane/4;
+            const uint32_t t = 2*(lane%4);
+            const uint32_t lo = trans ? half_of_row(w, m, t,     g) : half_of_row(w, m, g, t);
+            const uint32_t hi = trans ? half_of_row(w, m, t + 1, g) : half_of_row(w, m, g, t + 1);
+            w.out[m][lane] = lo | hi << 16;
+        }
+    }
+}
+
+// see pmkvq_mma_f16 in pmkvq-device.cuh. Products of halves are exact in a float
+static void mma(Warp & w) {
+    float a[16][16], b[16][8], d[16][8];
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+        const uint32_t g = lane/4;
+        const uint32_t t = 2*(lane%4);
+        for (uint32_t r = 0; r < 4; ++r) {
+            const float2 x = pmkvq_unpack_h2(w.in[r][lane]);
+            a[g + r%2*8][t + r/2*8    ] = x.x;
+            a[g + r%2*8][t + r/2*8 + 1] = x.y;
+            d[g + r/2*8][t + r%2] = __int_as_float((int) w.in[6 + r][lane]);
+        }
+        for (uint32_t r = 0; r < 2; ++r) {
+            const float2 x = pmkvq_unpack_h2(w.in[4 + r][lane]);
+            b[t + r*8    ][g] = x.x;
+            b[t + r*8 + 1][g] = x.y;
+        }
+    }
+    for (uint32_t i = 0; i < 16; ++i) {
+        for (uint32_t k = 0; k < 16; ++k) {
+            for (uint32_t j = 0; j < 8; ++j) {
+                d[i][j] += a[i][k]*b[k][j];
+            }
+        }
+    }
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+        for (uint32_t r = 0; r < 4; ++r) {
+            w.out[r][lane] = (uint32_t) __float_as_int(d[lane/4 + r/2*8][2*(lane%4) + r%2]);
+        }
+    }
+}
+
+void compute(Warp & w) {
+    switch (w.kind) {
+        case SHFL:
+            for (uint32_t lane = 0; lane < 32; ++lane) {
+                w.out[0][lane] = w.in[0][w.in[1][lane]];
+            }
+            break;
+        case BALLOT:
+        case ANY:
+        case ALL:
+            w.out[0][0] = 0;
+            for (uint32_t lane = 0; lane < 32; ++lane) {
+                w.out[0][0] |= (uint32_t) (w.in[0][lane] != 0) << lane;
+            }
+            break;
+        case LDMATRIX:       ldmatrix(w, false); break;
+        case LDMATRIX_TRANS: ldmatrix(w, true);  break;
+        case MMA:            mma(w); break;
+        case SYNCWARP:
+        case NONE:
+            break;
+    }
+}
+
+} // namespace pmkvq_shim
