@@ -1,53 +1,45 @@
-// pmkvq-attn-common.cuh - where attention finds its rows, cells and pages
+// pmkvq-attn-common.cuh - what decoding and prefill share: query rows, masks, parameters
 //
-// A warp works on items of 64 cells (half a block) and a tile of 16 query rows. In the fragments of the matrix units, with
-// g = lane/4 and t = lane%4:
-//   scores   tile (h, j) of 8, h = 0, 1 and j = 0..3: column c stands for cell 8c + 4h + j, so that lane t holds, in columns 2t and
-//            2t+1 of all tiles, the 16 cells 16t .. 16t+15, which are subtile t of the item
-//   keys     lane g needs cells 8g .. 8g+7: half of subtile g/2. Step (s, c) of 16 dimensions: lane t has dimensions
-//            64s + 16t + 4c .. +3, one quad of a packed key, in the order 0 2 1 3
-//   values   step u of 16 cells: lane t has quad u of subtile t, cells in the order 0 2 1 3. Tile (i, j) of 8 dimensions: column c
-//            stands for dimension 64i + 8c + j
-// Codes are used as the bits of f16 subnormals: code << p has the value code * 2^(p-24), exactly. No conversion is needed,
-// and the powers of two go into the queries, the weights and the scales.
+// Codes are used as the bits of f16 subnormals: code << p has the value code * 2^(p-24), exactly. No conversion is needed, and the
+// powers of two go into the queries, the weights and the scales. Quads of a key (4 dimensions) and of values (4 cells) stand in
+// the order 0 2 1 3, so that two masks make the four bytes of a word two pairs of halves.
 
 #pragma once
 
 #include "pmkvq-cuda.h"
 #include "pmkvq-device.cuh"
 
-#define PMKVQ_ROWS   16  // query rows of a tile
-#define PMKVQ_ITEM   64  // cells of an item
-#define PMKVQ_WARPS  4
-#define PMKVQ_THREADS (32*PMKVQ_WARPS)
+#define PMKVQ_ITEM 64 // cells that a warp works on at a time: half a block
 
 #define PMKVQ_INF __int_as_float(0x7f800000)
 
 // tiles of query rows that share the keys of a KV head: whole tokens where a token's rows fit, parts of one token where not
 struct pmkvq_tiling {
-    int ratio;       // query heads of a KV head
-    int tokens;      // of a tile
-    int parts;       // tiles of a token
+    int rows;   // of a tile, 8 or 16
+    int ratio;  // query heads of a KV head
+    int tokens; // of a tile
+    int parts;  // tiles of a token
     int tiles;
 
-    static __host__ __device__ pmkvq_tiling of(int n_tokens, int n_head, int n_head_kv) {
+    static __host__ __device__ pmkvq_tiling of(int rows, int n_tokens, int n_head, int n_head_kv) {
         pmkvq_tiling t;
+        t.rows   = rows;
         t.ratio  = n_head/n_head_kv;
-        t.tokens = t.ratio <= PMKVQ_ROWS ? PMKVQ_ROWS/t.ratio : 1;
-        t.parts  = (t.ratio + PMKVQ_ROWS - 1)/PMKVQ_ROWS;
+        t.tokens = t.ratio <= rows ? rows/t.ratio : 1;
+        t.parts  = (t.ratio + rows - 1)/rows;
         t.tiles  = (n_tokens + t.tokens - 1)/t.tokens*t.parts;
         return t;
     }
 
     // token and head (within the KV head's) of a row; false if there is none
     __device__ __forceinline__ bool row(int tile, int r, int n_tokens, int & token, int & head) const {
-        if (ratio <= PMKVQ_ROWS) {
+        if (ratio <= rows) {
             token = tile*tokens + r/ratio;
             head  = r%ratio;
             return r < tokens*ratio && token < n_tokens;
         }
         token = tile/parts;
-        head  = tile%parts*PMKVQ_ROWS + r;
+        head  = tile%parts*rows + r;
         return head < ratio;
     }
 };
@@ -96,6 +88,11 @@ struct pmkvq_params {
 template <bool SHARED>
 static __device__ __forceinline__ uint4 pmkvq_load16(const uint8_t * p) {
     return SHARED ? *(const uint4 *) p : pmkvq_ldg_stream((const uint4 *) p);
+}
+
+template <bool SHARED>
+static __device__ __forceinline__ uint2 pmkvq_load8(const uint8_t * p) {
+    return SHARED ? *(const uint2 *) p : pmkvq_ldg8((const uint2 *) p);
 }
 
 static __device__ __forceinline__ uint32_t pmkvq_word(const uint4 & x, int i) {

@@ -1,4 +1,8 @@
-// pmkvq-attn-queries.cuh - a tile of query rows, as operand A of the matrix units
+// pmkvq-attn-queries.cuh - a tile of 8 or 16 query rows, as an operand of the matrix units
+//
+// Step (s, c) of 16 dimensions: lane 4g+t has dimensions 64s + 16t + 4c .. +3 of row g, and of row g+8 where there are 16 rows:
+//   8 rows    (0 2) (1 3)               operand B
+//  16 rows    (0 2) of g and g+8, then (1 3) of both: operand A, or two operands B
 //
 // A row is scaled by a power of two so that its largest value lies in [2^13, 2^14), and rounded to f16: nothing overflows, and what
 // becomes subnormal is 2^-27 of the row's largest. The sums over groups are of the rounded values, so that
@@ -11,30 +15,31 @@
 
 // a tile's queries in shared memory
 struct pmkvq_queries {
-    uint4 * frag;  // [4*NS][32]: fragments of step (s, c)
+    int     rows;
+    uint32_t * frag; // [4*NS][32][rows/4]
     float * sum;   // [n_groups][16]
     float * inv;   // [16]: what takes a score's sum to log2 units; without the log2 where a cap comes first
     float * slope; // [16], times log2(e)
     int   * token; // [16], -1: no such row
     int   * head;  // [16], of all query heads
 
-    static __host__ __device__ size_t bytes(int NS, int n_groups) {
-        return (size_t) NS*4*32*sizeof(uint4) + (n_groups + 4)*PMKVQ_ROWS*sizeof(float);
+    static __host__ __device__ size_t bytes(int rows, int NS, int n_groups) {
+        return (size_t) NS*32*rows*sizeof(uint32_t) + (n_groups + 4)*16*sizeof(float);
     }
 
-    __device__ __forceinline__ pmkvq_queries(uint8_t * smem, int NS, int n_groups) {
-        frag  = (uint4 *) smem;
-        sum   = (float *) (frag + NS*4*32);
-        inv   = sum + n_groups*PMKVQ_ROWS;
-        slope = inv + PMKVQ_ROWS;
-        token = (int *) (slope + PMKVQ_ROWS);
-        head  = token + PMKVQ_ROWS;
+    __device__ __forceinline__ pmkvq_queries(uint8_t * smem, int rows, int NS, int n_groups) : rows(rows) {
+        frag  = (uint32_t *) smem;
+        sum   = (float *) (frag + NS*32*rows);
+        inv   = sum + n_groups*16;
+        slope = inv + 16;
+        token = (int *) (slope + 16);
+        head  = token + 16;
     }
 
     // by n threads; before fill(), with a barrier between them
     __device__ __forceinline__ void clear(int NS, int thread, int n) {
-        for (int i = thread; i < NS*4*32; i += n) {
-            frag[i] = make_uint4(0, 0, 0, 0);
+        for (int i = thread; i < NS*8*rows; i += n) {
+            ((uint4 *) frag)[i] = make_uint4(0, 0, 0, 0);
         }
     }
 
@@ -44,7 +49,7 @@ struct pmkvq_queries {
         const int D     = op.head_dim_k;
         const int group = D/n_groups;
 
-        for (int r = warp; r < PMKVQ_ROWS; r += n_warp) {
+        for (int r = warp; r < rows; r += n_warp) {
             int tok, h;
             const bool there = tiling.row(tile, r, op.n_tokens, tok, h);
             const int  hq    = head_kv*tiling.ratio + h;
@@ -69,7 +74,7 @@ struct pmkvq_queries {
                     // dimension 64s + 16t + 4c + b; pairs (0, 2) and (1, 3)
                     const int b = d%4;
                     const int l = r%8*4 + d/16%4;
-                    const int i = ((d/64*4 + d/4%4)*32 + l)*4 + r/8 + b%2*2;
+                    const int i = ((d/64*4 + d/4%4)*32 + l)*(rows/4) + r/8 + b%2*(rows/8);
                     ((uint16_t *) frag)[2*i + b/2] = v;
                 }
 #pragma unroll
@@ -77,7 +82,7 @@ struct pmkvq_queries {
                     s += pmkvq_shfl_xor(s, i);
                 }
                 if (lane == 0) {
-                    sum[gi*PMKVQ_ROWS + r] = s;
+                    sum[gi*16 + r] = s;
                 }
             }
             if (lane == 0) {

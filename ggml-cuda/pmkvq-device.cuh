@@ -119,6 +119,14 @@ static __device__ __forceinline__ uint4 pmkvq_ldg_stream(const uint4 * p) {
     return __ldcs(p);
 }
 
+static __device__ __forceinline__ uint2 pmkvq_ldg8(const uint2 * p) {
+    return __ldg(p);
+}
+
+static __device__ __forceinline__ uint32_t pmkvq_ldg4(const uint32_t * p) {
+    return __ldg(p);
+}
+
 static __device__ __forceinline__ uint4 pmkvq_ldg(const uint4 * p) {
     return __ldg(p);
 }
@@ -160,6 +168,13 @@ static __device__ __forceinline__ void pmkvq_ldmatrix_x4_trans(uint32_t (&r)[4],
     const unsigned int a = (unsigned int) __cvta_generic_to_shared(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
         : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(a) : "memory");
+}
+
+// an 8x8 matrix of halves, row lane/4 and columns 2*(lane%4) and the next in a lane, transposed
+static __device__ __forceinline__ uint32_t pmkvq_movmatrix_trans(uint32_t x) {
+    uint32_t y;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
 }
 
 //

@@ -91,15 +91,17 @@ impl Library {
 }
 
 /// The library's path; the shim is built if it is missing or old.
-fn library_path() -> String {
+fn library_path() -> Result<String, String> {
     if let Ok(path) = std::env::var("PMKVQ_CUDA_LIB") {
-        return path;
+        return Ok(path);
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cuda_lib.py");
     let out = std::process::Command::new("python3").args([script, "shim"]).output().expect("python3");
     let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{script} shim: {said}");
-    String::from_utf8(out.stdout).expect("a path").trim().lines().last().expect("a path").to_string()
+    if !out.status.success() {
+        return Err(format!("{script} shim: {said}"));
+    }
+    Ok(String::from_utf8(out.stdout).expect("a path").trim().lines().last().expect("a path").to_string())
 }
 
 pub struct Device {
@@ -118,8 +120,11 @@ fn must(code: c_int, what: &str) {
 impl Device {
     pub fn get() -> &'static Device {
         static DEVICE: OnceLock<Device> = OnceLock::new();
+        // what can't be built is not tried again by each test
+        static PATH: OnceLock<Result<String, String>> = OnceLock::new();
+        let path = PATH.get_or_init(library_path).as_ref().unwrap_or_else(|e| panic!("{e}"));
         DEVICE.get_or_init(|| {
-            let lib = Library::load(&library_path());
+            let lib = Library::load(path);
             let (mut name, mut n_sm) = ([0u8; 256], 0);
             // SAFETY: the name's room is given
             must(unsafe { (lib.open)(name.as_mut_ptr().cast(), name.len(), &mut n_sm) }, "opening the device");

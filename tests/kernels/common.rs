@@ -214,3 +214,72 @@ pub fn counters(ops: &[ShrinkOp]) -> Vec<AtomicU32> {
 
 pub const PACKED: [Width; 3] = [Width::B8, Width::B4, Width::B2];
 pub const SIDES: [Side; 2] = [Side::K, Side::V];
+
+/// Every way down.
+pub const STEPS: [(Width, Width); 6] = [
+    (Width::B16, Width::B8),
+    (Width::B16, Width::B4),
+    (Width::B16, Width::B2),
+    (Width::B8, Width::B4),
+    (Width::B8, Width::B2),
+    (Width::B4, Width::B2),
+];
+
+/// Rows `[token][head][d]`.
+pub fn rows(rng: &mut Rng, n: usize, n_head: usize, d: usize) -> Vec<f32> {
+    (0..n * n_head)
+        .flat_map(|_| {
+            let kind = rng.below(12);
+            row(rng, d, kind)
+        })
+        .collect()
+}
+
+/// Cells of a batch: runs in random blocks, sometimes whole ones, in any order, none twice.
+pub fn cells(rng: &mut Rng, n_blocks: usize) -> Vec<i64> {
+    let mut out = Vec::new();
+    for b in 0..n_blocks {
+        let first = rng.pick(&[0, 0, 1, 5, 16, 100, 127]);
+        let n = rng.pick(&[0, 1, 1, 3, 15, 16, 17, 40, 128]).min(128 - first);
+        out.extend((first..first + n).map(|i| (b * 128 + i) as i64));
+    }
+    if rng.below(3) == 0 {
+        rng.shuffle(&mut out);
+    }
+    out
+}
+
+/// An operation on a block that is there: some pages absent, targets among its own pages, in any order, or new ones.
+pub fn random_op(rng: &mut Rng, c: &mut Cache, block: usize, from: Width, to: Width) -> ShrinkOp {
+    c.open(block, from);
+    let mut src = c.table[block].pages;
+    let lazy = rng.below(2) == 0;
+    for p in &mut src[..from.pages()] {
+        if lazy && rng.below(3) == 0 {
+            *p = -1;
+        }
+    }
+    let mut own: Vec<i32> = src.iter().copied().filter(|&p| p != -1).collect();
+    rng.shuffle(&mut own);
+    let ratio = from.bits() / to.bits();
+    let mut dst = [-1; 8];
+    for i in 0..to.pages() {
+        if src[i * ratio..(i + 1) * ratio].iter().any(|&p| p != -1) {
+            dst[i] = if rng.below(3) == 0 { c.free.pop().unwrap() } else { own.pop().unwrap() };
+        }
+    }
+    ShrinkOp { block: block as u32, from: from.bits() as i32, to: to.bits() as i32, src, dst }
+}
+
+/// Anything at all: random bytes (NaN, infinities, denormals), with stretches of 0xFF.
+pub fn garbage(rng: &mut Rng, bytes: &mut [u8]) {
+    for chunk in bytes.chunks_mut(256) {
+        match rng.below(4) {
+            0 => chunk.fill(0xff),
+            1 => chunk.chunks_mut(2).for_each(|h| {
+                h.copy_from_slice(&half::f16::from_f32(rng.normal()).to_bits().to_le_bytes());
+            }),
+            _ => chunk.iter_mut().for_each(|b| *b = rng.next() as u8),
+        }
+    }
+}

@@ -5,50 +5,6 @@ use pmkvq::geometry::{BlockEntry, Side, Width};
 use pmkvq::kernels::{shrink_at, Isa, KernelError, RangeRule, ShrinkOp};
 use std::sync::atomic::Ordering::Relaxed;
 
-const STEPS: [(Width, Width); 6] = [
-    (Width::B16, Width::B8),
-    (Width::B16, Width::B4),
-    (Width::B16, Width::B2),
-    (Width::B8, Width::B4),
-    (Width::B8, Width::B2),
-    (Width::B4, Width::B2),
-];
-
-/// An operation on a block that is there: some pages absent, targets among its own pages, in any order, or new ones.
-fn random_op(rng: &mut Rng, c: &mut Cache, block: usize, from: Width, to: Width) -> ShrinkOp {
-    c.open(block, from);
-    let mut src = c.table[block].pages;
-    let lazy = rng.below(2) == 0;
-    for p in &mut src[..from.pages()] {
-        if lazy && rng.below(3) == 0 {
-            *p = -1;
-        }
-    }
-    let mut own: Vec<i32> = src.iter().copied().filter(|&p| p != -1).collect();
-    rng.shuffle(&mut own);
-    let ratio = from.bits() / to.bits();
-    let mut dst = [-1; 8];
-    for i in 0..to.pages() {
-        if src[i * ratio..(i + 1) * ratio].iter().any(|&p| p != -1) {
-            dst[i] = if rng.below(3) == 0 { c.free.pop().unwrap() } else { own.pop().unwrap() };
-        }
-    }
-    ShrinkOp { block: block as u32, from: from.bits() as i32, to: to.bits() as i32, src, dst }
-}
-
-/// Anything at all: random bytes (NaN, infinities, denormals), with stretches of 0xFF.
-fn garbage(rng: &mut Rng, bytes: &mut [u8]) {
-    for chunk in bytes.chunks_mut(256) {
-        match rng.below(4) {
-            0 => chunk.fill(0xff),
-            1 => chunk.chunks_mut(2).for_each(|h| {
-                h.copy_from_slice(&half::f16::from_f32(rng.normal()).to_bits().to_le_bytes());
-            }),
-            _ => chunk.iter_mut().for_each(|b| *b = rng.next() as u8),
-        }
-    }
-}
-
 #[test]
 fn every_level_writes_the_reference_bytes() {
     property(40, |rng| {

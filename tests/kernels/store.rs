@@ -5,30 +5,6 @@ use pmkvq::geometry::{BlockEntry, Side, Width};
 use pmkvq::kernels::reference::read_cell;
 use pmkvq::kernels::{store_at, Isa, KernelError, RangeRule, RowsF32, ShrinkOp};
 
-/// Rows `[token][head][d]`.
-fn rows(rng: &mut Rng, n: usize, n_head: usize, d: usize) -> Vec<f32> {
-    (0..n * n_head)
-        .flat_map(|_| {
-            let kind = rng.below(12);
-            row(rng, d, kind)
-        })
-        .collect()
-}
-
-/// Cells of a batch: runs in random blocks, sometimes whole ones, in any order, none twice.
-fn cells(rng: &mut Rng, n_blocks: usize) -> Vec<i64> {
-    let mut out = Vec::new();
-    for b in 0..n_blocks {
-        let first = rng.pick(&[0, 0, 1, 5, 16, 100, 127]);
-        let n = rng.pick(&[0, 1, 1, 3, 15, 16, 17, 40, 128]).min(128 - first);
-        out.extend((first..first + n).map(|i| (b * 128 + i) as i64));
-    }
-    if rng.below(3) == 0 {
-        rng.shuffle(&mut out);
-    }
-    out
-}
-
 #[test]
 fn every_level_writes_the_reference_bytes() {
     property(40, |rng| {

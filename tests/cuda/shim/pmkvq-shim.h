@@ -197,6 +197,15 @@ static inline float pmkvq_shfl(float x, int lane, PMKVQ_SHIM_HERE) {
     return __int_as_float((int) pmkvq_shim_shfl((uint32_t) __float_as_int(x), (uint32_t) lane, file, line));
 }
 
+// value e of a lane: row lane/4, column 2*(lane%4) + e. Two shuffles do it
+static inline uint32_t pmkvq_movmatrix_trans(uint32_t x, PMKVQ_SHIM_HERE) {
+    const uint32_t row = pmkvq_shim::current->lane/4;
+    const uint32_t col = pmkvq_shim::current->lane%4*2;
+    const uint32_t a = pmkvq_shim_shfl(x, 4*col + row/2, file, line);
+    const uint32_t b = pmkvq_shim_shfl(x, 4*(col + 1) + row/2, file, line);
+    return (row%2 ? a >> 16 : a & 0xffff) | (row%2 ? b >> 16 : b & 0xffff) << 16;
+}
+
 static inline uint32_t pmkvq_shim_vote(pmkvq_shim::Kind kind, bool x, const char * file, int line) {
     pmkvq_shim::Fiber & f = *pmkvq_shim::current;
     f.warp->in[0][f.lane] = x;
@@ -220,6 +229,14 @@ static inline uint4 pmkvq_ldg_stream(const uint4 * p) {
 }
 
 static inline uint4 pmkvq_ldg(const uint4 * p) {
+    return __ldg(p);
+}
+
+static inline uint2 pmkvq_ldg8(const uint2 * p) {
+    return __ldg(p);
+}
+
+static inline uint32_t pmkvq_ldg4(const uint32_t * p) {
     return __ldg(p);
 }
 

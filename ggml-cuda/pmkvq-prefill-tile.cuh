@@ -1,4 +1,4 @@
-// pmkvq-attn-tile.cuh - an item of 64 cells unpacked once into shared memory, for many query rows
+// pmkvq-prefill-tile.cuh - an item of 64 cells unpacked once into shared memory, for many query rows
 //
 // Codes become halves of value code * 2^-24 (no scale, no minimum: those are applied to scores and weights, as in decoding), 16-bit
 // values stay what they are. Both stand in the order in which lanes take operands:
@@ -9,7 +9,7 @@
 
 #pragma once
 
-#include "pmkvq-attn-item.cuh"
+#include "pmkvq-prefill-rows.cuh"
 
 // halves that are NaN or infinite: bytes of cells that nobody wrote; as values they would spoil sums that leave them out by a weight of 0
 static __device__ __forceinline__ uint32_t pmkvq_finite_h2(uint32_t x) {
@@ -223,10 +223,19 @@ static __device__ __forceinline__ void pmkvq_put_v(const pmkvq_tile<NS, NV, THRE
     }
 }
 
+// operand A of step (s, c); zero for lanes without a dimension of the group
+static __device__ __forceinline__ void pmkvq_tile_queries(uint32_t (&a)[4], const uint32_t * q, int step, bool mine, int lane) {
+    const uint4 f = ((const uint4 *) q)[step*32 + lane];
+    a[0] = mine ? f.x : 0;
+    a[1] = mine ? f.y : 0;
+    a[2] = mine ? f.z : 0;
+    a[3] = mine ? f.w : 0;
+}
+
 // products of a warp's queries with all keys of the tile, for the dimensions d0 .. d1
 template <int NS, int NV, int THREADS>
 static __device__ __forceinline__ void pmkvq_tile_scores(
-        float (&acc)[8][4], const pmkvq_tile<NS, NV, THREADS> & tile, const uint4 * q, int lane, int d0, int d1) {
+        float (&acc)[8][4], const pmkvq_tile<NS, NV, THREADS> & tile, const uint32_t * q, int lane, int d0, int d1) {
     const int g = lane/4;
     const int t = lane%4;
 #pragma unroll
@@ -243,8 +252,8 @@ static __device__ __forceinline__ void pmkvq_tile_scores(
 #pragma unroll
         for (int x = 0; x < 2; ++x) {
             uint32_t a[2][4];
-            pmkvq_k_queries(a[0], q, 4*s + 2*x,     0, mine, lane);
-            pmkvq_k_queries(a[1], q, 4*s + 2*x + 1, 0, mine, lane);
+            pmkvq_tile_queries(a[0], q, 4*s + 2*x,     mine, lane);
+            pmkvq_tile_queries(a[1], q, 4*s + 2*x + 1, mine, lane);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 const uint4 b = tile.k_piece(8*g + i, 8*s + 2*t + x);
@@ -268,15 +277,24 @@ static __device__ __forceinline__ void pmkvq_tile_values(
         }
         const bool mine = base + 8*g >= d0 && base + 8*g < d1;
 #pragma unroll
-        for (int u = 0; u < 4; ++u) {
+        for (int j = 0; j < 4; ++j) {
+            // added to the output at the end: the matrix units cut off what they add to a large sum
+            float acc[2][4] = {};
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
+            for (int u = 0; u < 4; ++u) {
                 uint4 b = tile.v_piece(4*t + u, 32*i + 4*g + j);
                 if (!mine) {
                     b = make_uint4(0, 0, 0, 0);
                 }
-                pmkvq_mma_f16(out[8*i + 2*j],     w[u], b.x, b.y);
-                pmkvq_mma_f16(out[8*i + 2*j + 1], w[u], b.z, b.w);
+                pmkvq_mma_f16(acc[0], w[u], b.x, b.y);
+                pmkvq_mma_f16(acc[1], w[u], b.z, b.w);
+            }
+#pragma unroll
+            for (int x = 0; x < 2; ++x) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    out[8*i + 2*j + x][e] += acc[x][e];
+                }
             }
         }
     }

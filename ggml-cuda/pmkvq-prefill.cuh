@@ -1,11 +1,11 @@
-// pmkvq-attn-prefill.cuh - attention of many queries
+// pmkvq-prefill.cuh - attention of many queries
 //
 // A CTA has WARPS tiles of 16 query rows of one KV head. Every item of 64 cells is unpacked once into shared memory for all of them,
 // while the item before it is multiplied (two tiles), or after it (one tile, where shared memory is small). No copy of the cache.
 
 #pragma once
 
-#include "pmkvq-attn-tile.cuh"
+#include "pmkvq-prefill-tile.cuh"
 
 // the current batch's rows as a tile: read from the graph's own K and V, rounded as the cache rounds
 template <int NS, int NV, int THREADS>
@@ -72,7 +72,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
     const int g    = lane/4;
     const int t    = lane%4;
 
-    const pmkvq_tiling tiling = pmkvq_tiling::of(op.n_tokens, op.n_head, op.n_head_kv);
+    const pmkvq_tiling tiling = pmkvq_tiling::of(16, op.n_tokens, op.n_head, op.n_head_kv);
     const int n_slice = (op.head_dim_v + 64*NV - 1)/(64*NV);
     const int head    = blockIdx.y;
     const int chunk   = blockIdx.z/n_slice;
@@ -84,8 +84,8 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
     const int n_groups_v = pmkvq_groups<MULTI>(Dv, op.group_v);
 
     uint8_t * at = smem;
-    pmkvq_queries q(at + warp*pmkvq_queries::bytes(NS, n_groups_k), NS, n_groups_k);
-    at += WARPS*pmkvq_queries::bytes(NS, n_groups_k);
+    pmkvq_queries q(at + warp*pmkvq_queries::bytes(16, NS, n_groups_k), 16, NS, n_groups_k);
+    at += WARPS*pmkvq_queries::bytes(16, NS, n_groups_k);
 
     using tile_t = pmkvq_tile<NS, NV, THREADS>;
     const size_t tile_bytes = tile_t::bytes(n_groups_k, n_groups_v);
@@ -112,7 +112,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
         mask.row[r]   = (const uint16_t *) ((const char *) op.mask + max(token, 0)*op.mask_nb_token);
     }
 
-    pmkvq_rows<NV, false> rows;
+    pmkvq_tile_rows<NV> rows;
 
     const int n_cached = min(2*(int) op.n_blocks, ((int) op.n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM);
     const int n_cur    = op.k_cur && chunk == (int) op.n_chunk - 1 ? ((int) op.n_tokens + PMKVQ_ITEM - 1)/PMKVQ_ITEM : 0;
@@ -214,7 +214,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                 if constexpr (!MULTI) {
                     pmkvq_tile_scores(s, tile, q.frag, lane, 0, Dk);
                     const float sum[2] = { q.sum[g]*inv[0], q.sum[g + 8]*inv[1] };
-                    pmkvq_scale_scores<false>(s, pmkvq_params::at(tile.params_k + 16*t, PMKVQ_ITEM), k, sum);
+                    pmkvq_scale_scores(s, pmkvq_params::at(tile.params_k + 16*t, PMKVQ_ITEM), k, sum);
                 } else {
                     float acc[8][4];
 #pragma unroll
@@ -224,7 +224,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
 #pragma unroll 1
                     for (int gi = 0; gi < n_groups_k; ++gi) {
                         pmkvq_tile_scores(acc, tile, q.frag, lane, gi*op.group_k, (gi + 1)*op.group_k);
-                        const float sum[2] = { q.sum[gi*PMKVQ_ROWS + g]*inv[0], q.sum[gi*PMKVQ_ROWS + g + 8]*inv[1] };
+                        const float sum[2] = { q.sum[gi*16 + g]*inv[0], q.sum[gi*16 + g + 8]*inv[1] };
                         pmkvq_add_scores(s, acc, pmkvq_params::at(tile.params_k + gi*2*PMKVQ_ITEM + 16*t, PMKVQ_ITEM), k, sum);
                     }
                 }
@@ -232,9 +232,9 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
 
             const int before = i - 1;
             if (before < n_mine) {
-                pmkvq_bias<false>(s, op, mask, cur_vis, cur_values, PMKVQ_ITEM*(chunk + before*op.n_chunk) + 16*t);
+                pmkvq_bias(s, op, mask, cur_vis, cur_values, PMKVQ_ITEM*(chunk + before*op.n_chunk) + 16*t);
             } else {
-                pmkvq_bias<false>(s, op, mask, 0, false, 0);
+                pmkvq_bias(s, op, mask, 0, false, 0);
                 if (pmkvq_any(cur_values)) {
                     const int tok = PMKVQ_ITEM*(before - n_mine) + 16*t;
 #pragma unroll
@@ -252,7 +252,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
 
             uint32_t w[4][4];
             if (cur_wv == 16) {
-                pmkvq_weights_f16<NV, false>(rows, w, s);
+                pmkvq_weights_f16<NV>(rows, w, s);
                 pmkvq_tile_values(rows.out, tile, w, v0, lane, 0, Dv);
             } else {
                 const uint32_t mine = cur_vis | cur_vis >> 16;
@@ -264,7 +264,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                 const float unit = pmkvq_rescale_codes(rows, largest, 1.0f/((1 << cur_wv) - 1));
                 float low[2];
                 if constexpr (!MULTI) {
-                    pmkvq_weights_codes<8, false>(w, low, s, pmkvq_params::at(tile.params_v + 16*t, PMKVQ_ITEM), mine, unit);
+                    pmkvq_weights_codes<8>(w, low, s, pmkvq_params::at(tile.params_v + 16*t, PMKVQ_ITEM), mine, unit);
                     pmkvq_tile_values(rows.out, tile, w, v0, lane, 0, Dv);
                     rows.lo[0] += low[0];
                     rows.lo[1] += low[1];
@@ -276,9 +276,9 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                         if (d1 <= v0 || d0 >= v0 + 64*NV) {
                             continue;
                         }
-                        pmkvq_weights_codes<8, false>(w, low, s, pmkvq_params::at(tile.params_v + gi*2*PMKVQ_ITEM + 16*t, PMKVQ_ITEM), mine, unit);
+                        pmkvq_weights_codes<8>(w, low, s, pmkvq_params::at(tile.params_v + gi*2*PMKVQ_ITEM + 16*t, PMKVQ_ITEM), mine, unit);
                         pmkvq_tile_values(rows.out, tile, w, v0, lane, d0, d1);
-                        pmkvq_add_low<NV, false>(rows, low, v0, d0, d1, lane);
+                        pmkvq_add_low<NV>(rows, low, v0, d0, d1, lane);
                     }
                 }
             }
@@ -362,12 +362,12 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
 // cudaErrorInvalidConfiguration: the device's shared memory is too small
 template <int NS, int NV, int WARPS, bool MULTI>
 static cudaError_t pmkvq_launch_prefill(const pmkvq_op_attn & op, size_t shared, cudaStream_t stream) {
-    const pmkvq_tiling tiling = pmkvq_tiling::of(op.n_tokens, op.n_head, op.n_head_kv);
+    const pmkvq_tiling tiling = pmkvq_tiling::of(16, op.n_tokens, op.n_head, op.n_head_kv);
 
     const int n_groups_k = MULTI && op.group_k != 0 ? op.head_dim_k/op.group_k : 1;
     const int n_groups_v = MULTI && op.group_v != 0 ? op.head_dim_v/op.group_v : 1;
 
-    const size_t queries = WARPS*pmkvq_queries::bytes(NS, n_groups_k);
+    const size_t queries = WARPS*pmkvq_queries::bytes(16, NS, n_groups_k);
     const size_t tile    = pmkvq_tile<NS, NV, 32*WARPS>::bytes(n_groups_k, n_groups_v);
 
     const int stages = queries + 2*tile <= shared ? 2 : 1;

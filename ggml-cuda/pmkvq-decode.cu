@@ -1,0 +1,38 @@
+// pmkvq-decode.cu - kernels of pmkvq-decode.cuh for the usual case: one group a row, head dimensions of 64 and 128
+
+#include "pmkvq-decode.cuh"
+
+int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, void * stream);
+int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream);
+
+int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream_) {
+    cudaStream_t stream = (cudaStream_t) stream_;
+
+    const bool one = (op.group_k == 0 || op.group_k == op.head_dim_k) && (op.group_v == 0 || op.group_v == op.head_dim_v);
+    if (!one || op.head_dim_k != op.head_dim_v || (op.head_dim_k != 64 && op.head_dim_k != 128)) {
+        return pmkvq_cuda_attn_decode_groups(op, stream_);
+    }
+
+    // 8 rows for a token's heads; 16 where several tokens share what is read
+    const bool few = op.n_tokens*(op.n_head/op.n_head_kv) <= 8;
+
+#ifdef PMKVQ_TUNE
+    static const char * variant = getenv("PMKVQ_VARIANT");
+    if (variant && op.head_dim_k == 128) {
+        switch (atoi(variant)) {
+            case 122: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 2>(op, stream);
+            case 123: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 3>(op, stream);
+            case 124: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 4>(op, stream);
+            case 133: return pmkvq_launch_decode<2, 2, 1, false, true, 3, 3>(op, stream);
+            case 142: return pmkvq_launch_decode<2, 2, 1, false, true, 4, 2>(op, stream);
+            case 222: return pmkvq_launch_decode<2, 2, 2, false, true, 2, 2>(op, stream);
+            case 242: return pmkvq_launch_decode<2, 2, 2, false, true, 4, 2>(op, stream);
+        }
+    }
+#endif
+
+    if (op.head_dim_k == 64) {
+        return few ? pmkvq_launch_decode<1, 1, 1, false, true, 4, 3>(op, stream) : pmkvq_launch_decode<1, 1, 2, false, true, 4, 2>(op, stream);
+    }
+    return few ? pmkvq_launch_decode<2, 2, 1, false, true, 2, 3>(op, stream) : pmkvq_launch_decode<2, 2, 2, false, true, 2, 2>(op, stream);
+}
