@@ -265,7 +265,8 @@ pub fn random_op(rng: &mut Rng, c: &mut Cache, block: usize, from: Width, to: Wi
     let mut dst = [-1; 8];
     for i in 0..to.pages() {
         if src[i * ratio..(i + 1) * ratio].iter().any(|&p| p != -1) {
-            dst[i] = if rng.below(3) == 0 { c.free.pop().unwrap() } else { own.pop().unwrap() };
+            let taken = if rng.below(3) == 0 { c.free.pop() } else { None };
+            dst[i] = taken.or_else(|| own.pop()).unwrap();
         }
     }
     ShrinkOp { block: block as u32, from: from.bits() as i32, to: to.bits() as i32, src, dst }
