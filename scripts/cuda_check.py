@@ -4,6 +4,7 @@
     cuda_check.py                 print the table of registers, static shared memory, stack and spills
     cuda_check.py --write         write it to docs/results/cuda-resources.md too
     cuda_check.py --only REGEX    files whose name matches
+    cuda_check.py --arch 80 90    these generations
 
 Fails if something does not compile, or if a kernel whose name contains 'decode' spills registers: decode is bound by memory
 traffic, and spills are more of it. The flags are those of ggml's own build. What ptxas said is kept in the cache until a source,
@@ -99,6 +100,13 @@ def includes():
     return [KERNELS, ROOT / "llama", ggml / "src/ggml-cuda", ggml / "src", ggml / "include"]
 
 
+def errors(text):
+    """What follows each error, without ptxas's figures and the warnings; or the end, if no line says 'error'."""
+    lines = [line for line in text.splitlines() if "ptxas info" not in line]
+    shown = [i for i, line in enumerate(lines) if re.search(r"\b(error|fatal)\b", line)]
+    return "\n".join("\n".join(lines[i:i + 8]) for i in shown[:10]) or "\n".join(lines[-40:])
+
+
 def compile_file(kit, path, folders, archs):
     """(the file, what nvcc and ptxas said of it), from the cache or anew."""
     command = [str(kit.nvcc), *FLAGS, *(a for f in folders for a in ("-I", str(f)))]
@@ -116,8 +124,7 @@ def compile_file(kit, path, folders, archs):
         result = subprocess.run([*command, "-c", str(path), "-o", f"{folder}/out.o"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 text=True)
     if result.returncode != 0:
-        errors = [line for line in result.stdout.splitlines() if "ptxas info" not in line]
-        fail(f"{path.name} does not compile:\n" + "\n".join(errors[:60]))
+        fail(f"{path.name} does not compile:\n{errors(result.stdout)}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(f"{key}\n{result.stdout}")
     return path, result.stdout
@@ -150,18 +157,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--only", default="")
+    parser.add_argument("--arch", type=int, nargs="+", default=ARCHS)
     args = parser.parse_args()
-    if args.write and args.only:
-        fail("--write is for all files")
+    if args.write and (args.only or args.arch != ARCHS):
+        fail("--write is for all files and architectures")
     try:
         kit = cuda_toolkit.find()
     except cuda_toolkit.Error as e:
         fail(e)
     number = ".".join(map(str, kit.version))
     known = subprocess.run([kit.nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
-    archs = [a for a in ARCHS if f"sm_{a}" in known]
-    if archs != ARCHS:
-        print(f"CUDA {number} does not know {', '.join(f'sm_{a}' for a in ARCHS if a not in archs)}", file=sys.stderr)
+    archs = [a for a in args.arch if f"sm_{a}" in known]
+    if archs != args.arch:
+        print(f"CUDA {number} does not know {', '.join(f'sm_{a}' for a in args.arch if a not in archs)}", file=sys.stderr)
     files = [p for p in sorted(KERNELS.glob("*.cu")) if re.search(args.only, p.name)]
     if not files:
         fail(f"no kernels in {KERNELS}")
