@@ -45,6 +45,7 @@ cuda-check:
 
 # the kernels' tests, on the host in place of a GPU; GPU=1: on the GPU
 cuda-test:
+	python3 scripts/cuda_lib.py $(if $(GPU),gpu,selftest)
 	$(if $(GPU),PMKVQ_CUDA_LIB="$$(python3 scripts/cuda_lib.py gpu)") cargo test --release --no-default-features --test cuda
 
 # the committed bindings are what the patched header gives (libclang comes as a wheel into the cache)
