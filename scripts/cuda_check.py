@@ -24,7 +24,6 @@ from pathlib import Path
 import cuda_toolkit
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNELS = ROOT / "ggml-cuda"
 OUTPUT = ROOT / "docs/results/cuda-resources.md"
 ARCHS = [75, 80, 86, 89, 90, 100, 120]
 FLAGS = ["-std=c++17", "-O3", "-use_fast_math", "-extended-lambda", "-Xptxas", "-v"]
@@ -91,13 +90,14 @@ def demangle(names):
     return dict(zip(names, short))
 
 
-def includes():
-    """Our headers, and of the staged tree what they include."""
+def stage():
+    """The kernels where ggml's build has them, and the folders of what they include."""
     staged = subprocess.run([sys.executable, ROOT / "scripts/upstream.py", "stage"], capture_output=True, text=True)
     if staged.returncode != 0:
         fail(staged.stderr)
-    ggml = Path(staged.stdout.strip()) / "ggml"
-    return [KERNELS, ROOT / "llama", ggml / "src/ggml-cuda", ggml / "src", ggml / "include"]
+    tree = Path(staged.stdout.strip())
+    ggml = tree / "ggml/src/ggml-cuda"
+    return ggml / "pmkvq", [ggml, tree / "src/pmkvq", tree / "ggml/src", tree / "ggml/include"]
 
 
 def errors(text):
@@ -113,7 +113,7 @@ def compile_file(kit, path, folders, archs):
     for arch in archs:
         command += ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
     digest = hashlib.sha256(f"{kit.version} {command}".encode())
-    headers = [p for f in folders[:3] for p in sorted(f.rglob("*.*h"))]
+    headers = [p for f in folders[:2] for p in sorted(f.rglob("*.*h"))]
     for source in [path, *headers]:
         digest.update(source.read_bytes())
     kept = cuda_toolkit.cache() / "cuda-check" / f"{path.stem}.txt"
@@ -135,6 +135,8 @@ def table(results, archs):
     lines, bad = [], []
     for path, text in results:
         uses = parse(text)
+        if not uses:
+            continue
         names = demangle(sorted({name for name, _ in uses}))
         lines += ["", f"## {path.name}", "", "| kernel | shared | " + " | ".join(f"sm_{a}" for a in archs) + " |",
                   "| --- | ---: | " + " | ".join("---:" for _ in archs) + " |"]
@@ -170,10 +172,10 @@ def main():
     archs = [a for a in args.arch if f"sm_{a}" in known]
     if archs != args.arch:
         print(f"CUDA {number} does not know {', '.join(f'sm_{a}' for a in args.arch if a not in archs)}", file=sys.stderr)
-    files = [p for p in sorted(KERNELS.glob("*.cu")) if re.search(args.only, p.name)]
+    kernels, folders = stage()
+    files = [p for p in sorted(kernels.glob("*.cu")) if re.search(args.only, p.name)]
     if not files:
-        fail(f"no kernels in {KERNELS}")
-    folders = includes()
+        fail(f"no such kernels in {kernels}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda p: compile_file(kit, p, folders, archs), files))
     lines, bad = table(results, archs)
