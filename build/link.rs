@@ -58,6 +58,8 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
 /// CUDA's own libraries are shared ones; programs find them where they were when they were built.
 fn link_cuda(build: &Path) -> Result<(), String> {
     let mut folders = Vec::new();
+    // cublas needs cublasLt, which our RUNPATH finds only if the program needs it itself
+    println!("cargo:rustc-link-arg=-Wl,--push-state,--no-as-needed");
     for lib in cuda::libraries(build)? {
         println!("cargo:rustc-link-arg={}", lib.display());
         // the driver comes with the system: what is linked is a stub
@@ -66,6 +68,7 @@ fn link_cuda(build: &Path) -> Result<(), String> {
             folders.push(folder);
         }
     }
+    println!("cargo:rustc-link-arg=-Wl,--pop-state");
     for folder in folders {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", folder.display());
     }
