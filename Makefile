@@ -1,6 +1,6 @@
 # Everything is fetched and built by these targets; nothing has to be installed first but Rust, a C++ compiler, Python 3, make.
 
-.PHONY: demo test test-export bench bench-steps bench-kernels build series-import series-export series-check upstream-test aarch64-test lint bindings-check clean
+.PHONY: demo test test-export bench bench-steps bench-kernels build series-import series-export series-check upstream-test aarch64-test lint bindings-check cuda cuda-check cuda-test clean
 
 build:
 	cargo build --release
@@ -10,6 +10,7 @@ demo: build
 
 test: build series-check
 	cargo test --release
+	python3 scripts/test_cuda_scripts.py
 	$(MAKE) upstream-test
 	$(MAKE) bindings-check
 	$(MAKE) lint
@@ -32,6 +33,20 @@ upstream-test: build
 # the kernels' tests for aarch64, under emulation (docs/build.md)
 aarch64-test:
 	scripts/aarch64_tests.sh
+
+# with the CUDA backend and our kernels in it; a toolkit is fetched if there is none (docs/build.md)
+cuda:
+	cargo build --release --features cuda
+
+# every kernel compiled for every GPU generation, and what it takes; fails if one that decodes spills registers.
+# WRITE=1 writes the table to docs/results/cuda-resources.md
+cuda-check:
+	python3 scripts/cuda_check.py $(if $(WRITE),--write)
+
+# the kernels' tests, on the host in place of a GPU; GPU=1: on the GPU
+cuda-test:
+	python3 scripts/cuda_lib.py $(if $(GPU),gpu,selftest)
+	$(if $(GPU),PMKVQ_CUDA_LIB="$$(python3 scripts/cuda_lib.py gpu)") cargo test --release --no-default-features --test cuda
 
 # the committed bindings are what the patched header gives (libclang comes as a wheel into the cache)
 bindings-check: build

@@ -4,6 +4,8 @@
 mod cmake;
 #[path = "build/config.rs"]
 mod config;
+#[path = "build/cuda.rs"]
+mod cuda;
 #[path = "build/link.rs"]
 mod link;
 #[path = "build/tools.rs"]

@@ -22,7 +22,8 @@ const TARGETS: [&str; 8] = [
 const BUILD_NUMBER: &str = "0";
 
 pub fn build(config: &Config, tree: &Path) -> Result<PathBuf, String> {
-    let build = config.cache.join("build");
+    // a folder each, so that neither build undoes the other
+    let build = config.cache.join(if config.cuda { "build-cuda" } else { "build" });
     fs::create_dir_all(&build).map_err(|e| format!("{}: {e}", build.display()))?;
     let (cmake, ninja) = (tools::cmake(config)?, tools::ninja(config)?);
     let commit = super::link::pin(config)?.1;
@@ -38,6 +39,9 @@ pub fn build(config: &Config, tree: &Path) -> Result<PathBuf, String> {
         "-DLLAMA_USE_PREBUILT_UI=OFF",
         "-DLLAMA_OPENSSL=OFF",
     ]);
+    if config.cuda {
+        configure.args(super::cuda::configure(config, &build)?);
+    }
     configure.args(&config.cmake_args);
     tools::run(&mut configure, "configuring llama.cpp (is a C++ compiler installed?)")?;
     let mut make = Command::new(&cmake);

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// Feature `llama`.
     pub llama: bool,
+    /// Feature `cuda`.
+    pub cuda: bool,
     pub root: PathBuf,
     pub out: PathBuf,
     /// `PMKVQ_CACHE_DIR`: staged tree, build folder, tools. Shared by all cargo profiles. Default `.cache` in the repository.
@@ -34,10 +36,18 @@ impl Config {
         for name in ["PMKVQ_LLAMA_SRC", "PMKVQ_LLAMA_ALLOW_OTHER"] {
             println!("cargo:rerun-if-env-changed={name}");
         }
+        // read by scripts/cuda_toolkit.py and by cmake
+        let cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
+        for name in ["PMKVQ_CUDA_HOME", "CUDACXX", "CUDA_PATH", "CUDA_HOME", "CUDAARCHS", "CUDAHOSTCXX"] {
+            if cuda {
+                println!("cargo:rerun-if-env-changed={name}");
+            }
+        }
         println!("cargo:rerun-if-env-changed=PMKVQ_CMAKE_ARGS");
         println!("cargo:rerun-if-env-changed=PMKVQ_OFFLINE");
         Config {
             llama: env::var_os("CARGO_FEATURE_LLAMA").is_some(),
+            cuda,
             cache: path("PMKVQ_CACHE_DIR").unwrap_or_else(|| root.join(".cache")),
             root,
             out: PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()),

@@ -1,6 +1,7 @@
 //! Linker arguments, the C++ shims of the programs, and what `pmkvq doctor` tells of the build.
 
 use super::config::Config;
+use super::cuda;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,9 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
     if !libs.iter().any(|l| l.ends_with("libllama.a")) {
         return Err(format!("{}: no static libllama there (built with -DBUILD_SHARED_LIBS=OFF?)", build.display()));
     }
+    if !config.cuda && cuda::is_in(build) {
+        return Err(format!("{}: a build with CUDA, which needs --features cuda", build.display()));
+    }
     cc::Build::new()
         .cpp(true)
         .std("c++17")
@@ -42,8 +46,31 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
         println!("cargo:rustc-link-arg={}", lib.display());
     }
     println!("cargo:rustc-link-arg=-Wl,--end-group");
+    if config.cuda {
+        link_cuda(build)?;
+    }
     for lib in ["stdc++", "gomp", "m", "pthread", "dl"] {
         println!("cargo:rustc-link-arg=-l{lib}");
+    }
+    Ok(())
+}
+
+/// CUDA's own libraries are shared ones; programs find them where they were when they were built.
+fn link_cuda(build: &Path) -> Result<(), String> {
+    let mut folders = Vec::new();
+    // cublas needs cublasLt, which our RUNPATH finds only if the program needs it itself
+    println!("cargo:rustc-link-arg=-Wl,--push-state,--no-as-needed");
+    for lib in cuda::libraries(build)? {
+        println!("cargo:rustc-link-arg={}", lib.display());
+        // the driver comes with the system: what is linked is a stub
+        let folder = lib.parent().unwrap_or(Path::new("/")).to_path_buf();
+        if !lib.ends_with("libcuda.so") && !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    println!("cargo:rustc-link-arg=-Wl,--pop-state");
+    for folder in folders {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", folder.display());
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ fn works(program: &Path) -> bool {
 
 /// The patched tree.
 pub fn stage(config: &Config) -> Result<PathBuf, String> {
-    for path in ["vendor/llama.cpp.pin", "patches", "llama", "scripts/upstream.py"] {
+    for path in ["vendor/llama.cpp.pin", "patches", "llama", "ggml-cuda", "scripts/upstream.py"] {
         println!("cargo:rerun-if-changed={path}");
     }
     if !works(Path::new("python3")) {

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Tests of cuda_toolkit.py with toolkits that are empty files and an nvcc that only talks, and of cuda_check.py's parser."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import cuda_check
+import cuda_toolkit
+
+NVCC = """#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+case "$1" in
+    --version) echo "Cuda compilation tools, release {short}, V{version}" ;;
+    -v) echo '#$ _HERE_='"$here"; echo '#$ TOP='"{top}" ;;
+esac
+"""
+SMI = """#!/bin/sh
+printf '{}'
+"""
+LIBRARIES = ["libcudart.so", "libcublas.so", "libcublasLt.so"]
+
+
+def program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp()).resolve()
+        self.addCleanup(shutil.rmtree, self.folder)
+        # nothing of this machine is seen but what the fake nvcc runs
+        environment = {"PATH": f"{self.folder}/path:/usr/bin:/bin", "PMKVQ_CACHE_DIR": str(self.folder / "cache"), "PMKVQ_OFFLINE": "1"}
+
+        def which(name):
+            path = self.folder / "path" / name
+            return str(path) if os.access(path, os.X_OK) else None
+
+        for patch in [mock.patch.dict(os.environ, environment, clear=True), mock.patch("shutil.which", which),
+                      mock.patch.object(cuda_toolkit, "USUAL", self.folder / "usual"),
+                      mock.patch.object(sys, "path", [str(self.folder / "packages")]),
+                      mock.patch("sysconfig.get_paths", return_value={})]:
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def toolkit(self, name, version="12.8.93", lib="lib64", libraries=LIBRARIES, top="$here/..", include="include"):
+        root = self.folder / name
+        program(root / "bin/nvcc", NVCC.format(short=version.rsplit(".", 1)[0], version=version, top=top))
+        for path in [*(f"{include}/{h}" for h in ("cuda_runtime.h", "cublas_v2.h")), *(f"{lib}/{n}" for n in libraries)]:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).touch()
+        return root
+
+    def wheels(self, name, version="13.0.88"):
+        root = self.toolkit(name, version, "lib", [f"{n}.13" for n in LIBRARIES])
+        for path in ["bin/nvcc.profile", "bin/ptxas", "nvvm/bin/cicc"]:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).touch()
+        return root
+
+    def refused(self, *words):
+        with self.assertRaises(cuda_toolkit.Error) as caught:
+            cuda_toolkit.find()
+        for word in words:
+            self.assertIn(str(word), str(caught.exception))
+
+
+class Order(Case):
+    def test_each_place_comes_before_the_next(self):
+        cached = self.wheels("cache/cuda-wheels/nvidia/cu13")
+        (self.folder / "cache/cuda-wheels/wheels.txt").write_text("\n".join(cuda_toolkit.WHEELS))
+        kit = cuda_toolkit.find()
+        self.assertEqual((kit.origin, kit.version), ("wheels in the cache", (13, 0, 88)))
+
+        installed = self.wheels("packages/nvidia/cu13")
+        self.assertEqual(cuda_toolkit.find().origin, f"wheels in {installed}")
+
+        self.assertEqual(self.toolkit("usual"), cuda_toolkit.find().root)
+
+        on_path = self.toolkit("somewhere")
+        (self.folder / "path").mkdir()
+        (self.folder / "path/nvcc").symlink_to(on_path / "bin/nvcc")
+        self.assertEqual(cuda_toolkit.find().root, on_path)
+
+        for name in ["CUDA_HOME", "CUDA_PATH", "CUDACXX", "PMKVQ_CUDA_HOME"]:
+            root = self.toolkit(name)
+            os.environ[name] = str(root / "bin/nvcc" if name == "CUDACXX" else root)
+            self.assertEqual(cuda_toolkit.find().root, root)
+
+        os.environ["PMKVQ_CUDA_HOME"] = "wheels"
+        self.assertEqual(cuda_toolkit.find().origin, f"wheels in {installed}")
+        self.assertTrue(cached.is_dir())
+
+    def test_nothing_is_there(self):
+        self.refused("PMKVQ_OFFLINE=1", "PMKVQ_CUDA_HOME", "pip install nvidia-cuda-nvcc==")
+        del os.environ["PMKVQ_OFFLINE"]
+        with self.assertRaisesRegex(cuda_toolkit.Error, "no CUDA toolkit was found: install CUDA 12.4 or newer"):
+            cuda_toolkit.find(may_fetch=False)
+
+    def test_fetched_once_and_linked(self):
+        del os.environ["PMKVQ_OFFLINE"]
+        calls = []
+        really = subprocess.run
+
+        def run(command, **options):
+            if "pip" not in command:
+                return really(command, **options)
+            calls.append(command)
+            shutil.copytree(self.wheels("packed"), Path(command[command.index("--target") + 1], "nvidia/cu13"))
+            return subprocess.CompletedProcess(command, 0, "", "")
+
+        with mock.patch("subprocess.run", run):
+            kits = {cuda_toolkit.find(), cuda_toolkit.find()}
+        self.assertEqual((len(calls), len(kits)), (1, 1))
+        self.assertTrue(set(cuda_toolkit.WHEELS) <= set(calls[0]))
+
+
+class Refused(Case):
+    def test_too_old(self):
+        root = self.toolkit("usual", "12.3.107")
+        self.refused(root / "bin/nvcc", "CUDA 12.3.107", "older than 12.4", "PMKVQ_CUDA_HOME=wheels")
+        self.toolkit("usual", "12.4.99")
+        self.assertEqual(cuda_toolkit.find().version, (12, 4, 99))
+
+    def test_named_but_not_there(self):
+        self.toolkit("usual")
+        for name in ["PMKVQ_CUDA_HOME", "CUDACXX", "CUDA_PATH", "CUDA_HOME"]:
+            with mock.patch.dict(os.environ, {name: str(self.folder / "nowhere")}):
+                self.refused(f"{name}={self.folder / 'nowhere'}")
+
+    def test_parts_are_missing(self):
+        self.toolkit("usual", libraries=LIBRARIES[:2])
+        self.refused("no libraries")
+        shutil.rmtree(self.folder / "usual")
+        self.toolkit("usual", include="other")
+        self.refused("no headers")
+
+    def test_nvcc_does_not_run(self):
+        program(self.folder / "usual/bin/nvcc", "#!/bin/sh\nexit 1\n")
+        self.refused("says no version")
+
+
+class Layout(Case):
+    def test_targets_folder(self):
+        root = self.toolkit("usual", lib="targets/x86_64-linux/lib", include="targets/x86_64-linux/include")
+        self.assertEqual(cuda_toolkit.find().lib, root / "targets/x86_64-linux/lib")
+
+    def test_nvcc_says_where_its_toolkit_is(self):
+        root = self.toolkit("real")
+        program(self.folder / "path/nvcc", f'#!/bin/sh\nexec {root}/bin/nvcc "$@"\n')
+        kit = cuda_toolkit.find()
+        self.assertEqual((kit.root, kit.nvcc), (root, self.folder / "path/nvcc"))
+
+    def test_wheels_get_names_to_link_with_and_stay_as_they_are(self):
+        root = self.wheels("packages/nvidia/cu13")
+        before = sorted(root.rglob("*"))
+        kit = cuda_toolkit.find()
+        self.assertEqual(kit.root.parent, self.folder / "cache")
+        for name in ["lib64/libcublas.so", "lib/libcublasLt.so", "lib/libcudart.so", "lib/libcudart.so.13", "nvvm/bin/cicc",
+                     "bin/ptxas", "include/cublas_v2.h"]:
+            self.assertTrue((kit.root / name).is_file(), name)
+        self.assertFalse(kit.nvcc.is_symlink())
+        self.assertEqual(sorted(root.rglob("*")), before)
+
+    def test_stub_and_nccl(self):
+        root = self.toolkit("usual")
+        self.assertEqual((cuda_toolkit.find().stub, cuda_toolkit.find().nccl), ("", False))
+        for path in ["lib64/stubs/libcuda.so", "lib64/libnccl.so", "include/nccl.h"]:
+            (root / path).parent.mkdir(exist_ok=True)
+            (root / path).touch()
+        self.assertEqual((cuda_toolkit.find().stub, cuda_toolkit.find().nccl), (str(root / "lib64/stubs"), True))
+
+
+class Architectures(Case):
+    def test_order(self):
+        self.assertEqual(cuda_toolkit.archs((12, 4, 0)), ("75-virtual;80-virtual;86-real;89-real;90-virtual", "default"))
+        self.assertTrue(cuda_toolkit.archs((13, 0, 88))[0].endswith(";120a-real;121a-real"))
+        program(self.folder / "path/nvidia-smi", SMI.format("no devices were found\\n"))
+        self.assertEqual(cuda_toolkit.archs((13, 0, 88))[1], "default")
+        program(self.folder / "path/nvidia-smi", SMI.format("12.0\\n9.0\\n9.0\\n"))
+        self.assertEqual(cuda_toolkit.archs((13, 0, 88)), ("90;120", "the GPU of this machine"))
+        os.environ["CUDAARCHS"] = "80;90-real"
+        self.assertEqual(cuda_toolkit.archs((13, 0, 88)), ("80;90-real", "CUDAARCHS"))
+
+
+class Resources(unittest.TestCase):
+    TEXT = """ptxas info    : 88 bytes cmem[4]
+ptxas info    : Compiling entry function '_Z8k_decodeILi128ELb1EEvPf' for 'sm_120a'
+ptxas info    : Function properties for _Z8k_decodeILi128ELb1EEvPf
+    16 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads
+ptxas info    : Used 10 registers, used 1 barriers, 512 bytes smem, 360 bytes cmem[0]
+ptxas info    : Function properties for helper
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Compiling entry function '_Z5k_twoPf' for 'sm_75'
+ptxas info    : Function properties for _Z5k_twoPf
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 255 registers, used 0 barriers
+"""
+
+    def test_parse(self):
+        uses = cuda_check.parse(self.TEXT)
+        decode = uses["_Z8k_decodeILi128ELb1EEvPf", 120]
+        self.assertEqual((decode.registers, decode.shared, decode.stack, decode.stores, decode.loads), (10, 512, 16, 4, 8))
+        two = uses["_Z5k_twoPf", 75]
+        self.assertEqual((two.registers, two.shared, two.spills()), (255, 0, False))
+
+    def test_a_decode_kernel_that_spills_is_named(self):
+        lines, bad = cuda_check.table([(Path("x.cu"), self.TEXT)], [75, 120])
+        self.assertEqual(len(bad), 1)
+        self.assertIn("decode", bad[0])
+        self.assertIn("sm_120 spills 4 bytes, reads 8 back", bad[0])
+        self.assertTrue(any("**spill 4/8**" in line for line in lines))
+
+
+if __name__ == "__main__":
+    unittest.main()
