@@ -8,9 +8,9 @@
     --out DIR     where it is put (target/cuda)
     --tree DIR    gpu: the llama.cpp tree with ggml's headers (default: what 'upstream.py stage' prints)
 
-Nothing is built that is newer than its sources. nvcc is found by CUDACXX, PMKVQ_CUDA_HOME (a toolkit's root, also that of the
-nvidia-cuda-nvcc wheels), CUDA_PATH, CUDA_HOME or PATH. CXX is the C++ compiler of the shim. PMKVQ_SHIM_CHECK=1 builds a shim that
-looks at every access to memory (slower; its name is libpmkvq_shim_check.so).
+Nothing is built that is newer than its sources. nvcc is found, or fetched, as for the build
+(scripts/cuda_toolkit.py); --arch is that of the machine's GPU, or 90. CXX is the C++ compiler of the shim. PMKVQ_SHIM_CHECK=1 builds a
+shim that looks at every access to memory (slower; its name is libpmkvq_shim_check.so).
 """
 
 import argparse
@@ -23,6 +23,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import cuda_toolkit
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIM = ROOT / "tests/cuda/shim"
@@ -43,7 +45,9 @@ def run(command):
 
 
 def kernels():
-    return sorted((ROOT / "ggml-cuda").glob("*.cu")) + [ROOT / "tests/cuda/device.cu"]
+    """All sources but the one that calls them from ggml."""
+    own = [p for p in sorted((ROOT / "ggml-cuda").glob("*.cu")) if p.name != "pmkvq-ggml.cu"]
+    return [*own, ROOT / "tests/cuda/device.cu"]
 
 
 def is_old(target, sources):
@@ -127,16 +131,17 @@ class Shim:
         sys.exit(subprocess.run([program]).returncode)
 
 
-def find_nvcc():
-    """The compiler and the root of its toolkit."""
-    named = os.environ.get("CUDACXX")
-    roots = [os.environ.get(name) for name in ("PMKVQ_CUDA_HOME", "CUDA_PATH", "CUDA_HOME")]
-    candidates = [named] + [str(Path(r, "bin/nvcc")) for r in roots if r] + [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"]
-    for nvcc in candidates:
-        if nvcc and shutil.which(nvcc):
-            return Path(shutil.which(nvcc)).absolute()
-    fail("there is no nvcc: install CUDA's toolkit (or the packages nvidia-cuda-nvcc, nvidia-cuda-runtime and nvidia-cuda-cccl of pip), "
-         "and name its root in PMKVQ_CUDA_HOME or nvcc in CUDACXX")
+def find_toolkit():
+    try:
+        return cuda_toolkit.find()
+    except cuda_toolkit.Error as e:
+        fail(e)
+
+
+def default_arch(kit):
+    """The first GPU of this machine, or what CUDAARCHS starts with; without either 90."""
+    archs, origin = cuda_toolkit.archs(kit.version)
+    return "90" if origin == "default" else archs.split(";")[0].split("-")[0]
 
 
 def find_tree(named):
@@ -153,18 +158,18 @@ def find_tree(named):
 
 
 def build_gpu(out, arch, tree_name):
-    nvcc = find_nvcc()
+    kit = find_toolkit()
+    nvcc, arch = kit.nvcc, arch or default_arch(kit)
     tree = find_tree(tree_name)
     includes = [f"-I{p}" for p in [*INCLUDES[:3], *(tree / "ggml" / f for f in ("src/ggml-cuda", "src", "include"))]]
     # ggml's own flags
     flags = ["-std=c++17", "-O3", f"-arch=sm_{arch}", "-use_fast_math", "-extended-lambda", "-lineinfo", "-Xcompiler", "-fPIC"]
-    lib = [f"-L{p}" for p in (nvcc.parent.parent / "lib", nvcc.parent.parent / "lib64") if p.is_dir()]
 
     def compile_one(_):
         return [nvcc, *flags, *includes]
 
     def link(target, objects):
-        return [nvcc, "-shared", f"-arch=sm_{arch}", "-cudart", "static", *objects, "-o", target, *lib]
+        return [nvcc, "-shared", f"-arch=sm_{arch}", "-cudart", "static", *objects, "-o", target, f"-L{kit.lib}"]
 
     return build(out / "libpmkvq_gpu.so", kernels(), compile_one, link, int(os.environ.get("PMKVQ_JOBS") or os.cpu_count() or 1))
 
@@ -172,7 +177,7 @@ def build_gpu(out, arch, tree_name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["shim", "gpu", "selftest"])
-    parser.add_argument("--arch", default="90", help="gpu: compute capability without the dot")
+    parser.add_argument("--arch", help="gpu: compute capability without the dot")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "cuda")
     parser.add_argument("--tree")
     args = parser.parse_args()
