@@ -13,29 +13,33 @@
 
 #define PMKVQ_INF __int_as_float(0x7f800000)
 
-// tiles of query rows that share the keys of a KV head: whole tokens where a token's rows fit, parts of one token where not
+// tiles of query rows that share the keys of a KV head: whole tokens where a token's rows fit, parts of one token where not. Made on the
+// host: divisions are slow on a GPU
 struct pmkvq_tiling {
-    int rows;   // of a tile, 8 or 16
-    int ratio;  // query heads of a KV head
-    int tokens; // of a tile
-    int parts;  // tiles of a token
+    int rows;    // of a tile, 8 or 16
+    int ratio;   // query heads of a KV head
+    int inverse; // 256 by it, rounded up: r*inverse/256 = r/ratio for r < 16
+    int tokens;  // of a tile
+    int parts;   // tiles of a token
     int tiles;
 
-    static __host__ __device__ pmkvq_tiling of(int rows, int n_tokens, int n_head, int n_head_kv) {
+    static pmkvq_tiling of(int rows, int n_tokens, int n_head, int n_head_kv) {
         pmkvq_tiling t;
-        t.rows   = rows;
-        t.ratio  = n_head/n_head_kv;
-        t.tokens = t.ratio <= rows ? rows/t.ratio : 1;
-        t.parts  = (t.ratio + rows - 1)/rows;
-        t.tiles  = (n_tokens + t.tokens - 1)/t.tokens*t.parts;
+        t.rows    = rows;
+        t.ratio   = n_head/n_head_kv;
+        t.inverse = (255 + t.ratio)/t.ratio;
+        t.tokens  = t.ratio <= rows ? rows/t.ratio : 1;
+        t.parts   = (t.ratio + rows - 1)/rows;
+        t.tiles   = (n_tokens + t.tokens - 1)/t.tokens*t.parts;
         return t;
     }
 
     // token and head (within the KV head's) of a row; false if there is none
     __device__ __forceinline__ bool row(int tile, int r, int n_tokens, int & token, int & head) const {
-        if (ratio <= rows) {
-            token = tile*tokens + r/ratio;
-            head  = r%ratio;
+        if (parts == 1) {
+            const int i = r*inverse >> 8;
+            token = tile*tokens + i;
+            head  = r - i*ratio;
             return r < tokens*ratio && token < n_tokens;
         }
         token = tile/parts;

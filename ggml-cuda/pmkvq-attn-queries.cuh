@@ -36,10 +36,69 @@ struct pmkvq_queries {
         head  = token + 16;
     }
 
+    // the power of two that takes a row's largest value to [2^13, 2^14)
+    static __device__ __forceinline__ int scale_of(float amax) {
+        return amax > 0.0f ? min(max(13 - pmkvq_exponent(amax), -100), 100) : 0;
+    }
+
+    __device__ __forceinline__ void describe(const pmkvq_op_attn & op, int r, int e, bool there, int tok, int hq) {
+        const float log2e = 1.4426950408889634f;
+        inv[r]   = op.scale*pmkvq_pow2(-e)*(op.softcap == 0.0f ? log2e : 1.0f);
+        slope[r] = (there ? pmkvq_slope(op.max_bias, op.n_head, hq) : 0.0f)*log2e;
+        token[r] = there ? tok : -1;
+        head[r]  = hq;
+    }
+
     // by n threads; before fill(), with a barrier between them
     __device__ __forceinline__ void clear(int NS, int thread, int n) {
         for (int i = thread; i < NS*8*rows; i += n) {
             ((uint4 *) frag)[i] = make_uint4(0, 0, 0, 0);
+        }
+    }
+
+    // by n_warp warps; a barrier must follow. One group, head dimension 64 or 128: nothing has to be cleared before
+    template <int D>
+    __device__ __forceinline__ void fill_one(const pmkvq_op_attn & op, const pmkvq_tiling & tiling, int tile, int head_kv, int warp, int n_warp) {
+        const int lane = threadIdx.x%32;
+        const int d    = 4*lane;
+        for (int r = warp; r < rows; r += n_warp) {
+            int tok, h;
+            const bool there = tiling.row(tile, r, op.n_tokens, tok, h);
+            const int  hq    = head_kv*tiling.ratio + h;
+
+            float x[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
+            if (there && d < D) {
+                const float * p = (const float *) ((const char *) op.q + hq*op.q_nb_head + tok*op.q_nb_token) + d;
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    x[i] = p[i];
+                }
+            }
+            float amax = fmaxf(fmaxf(fabsf(x[0]), fabsf(x[1])), fmaxf(fabsf(x[2]), fabsf(x[3])));
+#pragma unroll
+            for (int i = 16; i > 0; i /= 2) {
+                amax = fmaxf(amax, pmkvq_shfl_xor(amax, i));
+            }
+            const int   e  = scale_of(amax);
+            const float up = pmkvq_pow2(e);
+            const uint32_t w0 = pmkvq_pack_h2(x[0]*up, x[2]*up);
+            const uint32_t w1 = pmkvq_pack_h2(x[1]*up, x[3]*up);
+            const float2 y0 = pmkvq_unpack_h2(w0);
+            const float2 y1 = pmkvq_unpack_h2(w1);
+            float s = (y0.x + y0.y) + (y1.x + y1.y);
+#pragma unroll
+            for (int i = 16; i > 0; i /= 2) {
+                s += pmkvq_shfl_xor(s, i);
+            }
+            if (d < D) {
+                const int i = ((d/64*4 + lane%4)*32 + r%8*4 + d/16%4)*(rows/4) + r/8;
+                frag[i]          = w0;
+                frag[i + rows/8] = w1;
+            }
+            if (lane == 0) {
+                sum[r] = s;
+                describe(op, r, e, there, tok, hq);
+            }
         }
     }
 
@@ -64,7 +123,7 @@ struct pmkvq_queries {
             for (int i = 16; i > 0; i /= 2) {
                 amax = fmaxf(amax, pmkvq_shfl_xor(amax, i));
             }
-            const int e = amax > 0.0f ? min(max(13 - pmkvq_exponent(amax), -100), 100) : 0;
+            const int e = scale_of(amax);
 
             for (int gi = 0; gi < n_groups; ++gi) {
                 float s = 0.0f;
@@ -86,11 +145,7 @@ struct pmkvq_queries {
                 }
             }
             if (lane == 0) {
-                const float log2e = 1.4426950408889634f;
-                inv[r]   = op.scale*pmkvq_pow2(-e)*(op.softcap == 0.0f ? log2e : 1.0f);
-                slope[r] = (there ? pmkvq_slope(op.max_bias, op.n_head, hq) : 0.0f)*log2e;
-                token[r] = there ? tok : -1;
-                head[r]  = hq;
+                describe(op, r, e, there, tok, hq);
             }
         }
     }

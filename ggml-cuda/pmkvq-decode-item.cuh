@@ -9,11 +9,17 @@
 // an item as a lane sees it
 struct pmkvq_item {
     int             index;  // of 64 cells
-    int             wk, wv; // widths; 0: there is nothing
+    int             wk, wv; // widths
     const uint8_t * k;      // subtile g/2, at the lane's first cell
     const uint8_t * v;      // subtile t
     uint32_t        vis;    // bit 8r + i: row r of the lane sees its cell i
     bool            values; // some visible mask value is not 0
+};
+
+// what is asked for long before an item is resolved
+struct pmkvq_ahead {
+    int      entries; // of the table: K in lanes 0..8, V in lanes 9..17
+    uint32_t mask[4]; // of the lane's cells, where all its rows have one token and the mask can be read in words
 };
 
 // how the lane's rows read the mask
@@ -25,28 +31,43 @@ struct pmkvq_mask {
     bool             same;    // all rows have one token
 };
 
+// a lane's first cell of an item
+static __device__ __forceinline__ int pmkvq_first_cell(int lane) {
+    return 16*(lane/8) + 2*(lane/4%2);
+}
+
+// bits of the cells that four words of a mask show
+static __device__ __forceinline__ uint32_t pmkvq_visible_words(const uint32_t (&w)[4], bool & values) {
+    if ((w[0] | w[1] | w[2] | w[3]) == 0) {
+        return 0xff;
+    }
+    uint32_t bits = 0;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+        const uint32_t lo = w[q] & 0xffff;
+        const uint32_t hi = w[q] >> 16;
+        bits |= lo != 0xfc00 ? 1u << (2*q) : 0;
+        bits |= hi != 0xfc00 ? 2u << (2*q) : 0;
+        values = values || (lo != 0xfc00 && lo != 0) || (hi != 0xfc00 && hi != 0);
+    }
+    return bits;
+}
+
+static __device__ __forceinline__ void pmkvq_mask_words(uint32_t (&w)[4], const uint16_t * row, int cell) {
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+        w[q] = pmkvq_ldg4((const uint32_t *) (row + cell + 4*q));
+    }
+}
+
 // the cells of 8, two of each quad from `cell`, that a row of the mask shows
 static __device__ __forceinline__ uint32_t pmkvq_visible8(const uint16_t * row, int cell, int n_kv, bool aligned, bool & values) {
-    uint32_t bits = 0;
     if (aligned && cell + 14 <= n_kv) {
         uint32_t w[4];
-#pragma unroll
-        for (int q = 0; q < 4; ++q) {
-            w[q] = pmkvq_ldg4((const uint32_t *) (row + cell + 4*q));
-        }
-        if ((w[0] | w[1] | w[2] | w[3]) == 0) {
-            return 0xff;
-        }
-#pragma unroll
-        for (int q = 0; q < 4; ++q) {
-            const uint32_t lo = w[q] & 0xffff;
-            const uint32_t hi = w[q] >> 16;
-            bits |= lo != 0xfc00 ? 1u << (2*q) : 0;
-            bits |= hi != 0xfc00 ? 2u << (2*q) : 0;
-            values = values || (lo != 0xfc00 && lo != 0) || (hi != 0xfc00 && hi != 0);
-        }
-        return bits;
+        pmkvq_mask_words(w, row, cell);
+        return pmkvq_visible_words(w, values);
     }
+    uint32_t bits = 0;
 #pragma unroll 1
     for (int i = 0; i < 8; ++i) {
         const int      c = cell + i/2*4 + i%2;
@@ -57,47 +78,62 @@ static __device__ __forceinline__ uint32_t pmkvq_visible8(const uint16_t * row, 
     return bits;
 }
 
-// a warp's lanes hold the table entries of K (words 0..8) and V (9..17) of a block
-static __device__ __forceinline__ int pmkvq_entries(const pmkvq_op_attn & op, int item, int n_items, int lane) {
-    const int block = (item < n_items ? item : 0)/2;
+// whether the mask of an item can be asked for ahead: all of the lane's cells lie in it
+template <int NT>
+static __device__ __forceinline__ bool pmkvq_mask_ahead(const pmkvq_op_attn & op, const pmkvq_mask<NT> & mask, int item) {
+    return mask.same && mask.aligned && PMKVQ_ITEM*(item + 1) <= (int) op.n_kv;
+}
+
+template <int NT>
+static __device__ __forceinline__ pmkvq_ahead pmkvq_ask(const pmkvq_op_attn & op, const pmkvq_mask<NT> & mask, int item, int n_items, int lane) {
+    const int x     = item < n_items ? item : 0;
+    const int block = x/2;
     const int32_t * k = (const int32_t *) (op.table_k + block);
     const int32_t * v = (const int32_t *) (op.table_v + block);
-    return lane < 9 ? k[lane] : lane < 18 ? v[lane - 9] : 0;
+
+    pmkvq_ahead a;
+    a.entries = lane < 9 ? k[lane] : lane < 18 ? v[lane - 9] : 0;
+    a.mask[0] = a.mask[1] = a.mask[2] = a.mask[3] = 0;
+    if (pmkvq_mask_ahead<NT>(op, mask, x)) {
+        pmkvq_mask_words(a.mask, mask.row[0], PMKVQ_ITEM*x + pmkvq_first_cell(lane));
+    }
+    return a;
 }
 
 // my_cell: of the current batch's token `lane`
 template <int NT>
 static __device__ __forceinline__ pmkvq_item pmkvq_resolve(
-        const pmkvq_op_attn & op, int item, int entries, const pmkvq_mask<NT> & mask, int head, int my_cell, int Dk, int Dv, int lane) {
+        const pmkvq_op_attn & op, int item, const pmkvq_ahead & ahead, const pmkvq_mask<NT> & mask, int head, int my_cell, int Dk, int Dv, int lane) {
     const int g = lane/4;
     const int t = lane%4;
 
     pmkvq_item it;
     it.index = item;
 
-    const int wk = pmkvq_shfl(entries, 0);
-    const int wv = pmkvq_shfl(entries, 9);
+    const int wk = pmkvq_shfl(ahead.entries, 0);
+    const int wv = pmkvq_shfl(ahead.entries, 9);
     const bool ok = (wk == 16 || (op.group_k != 0 && (wk == 8 || wk == 4 || wk == 2)))
                  && (wv == 16 || (op.group_v != 0 && (wv == 8 || wv == 4 || wv == 2)));
-    it.wk = ok ? wk : 0;
-    it.wv = ok ? wv : 0;
+    it.wk = ok ? wk : 16;
+    it.wv = ok ? wv : 16;
 
     // what a lane multiplies: subtile g/2 of K, t of V; what it knows the visibility of: cells of subtile g/2
     const int sg = 4*(item%2) + g/2;
     const int st = 4*(item%2) + t;
-    const int pk = pmkvq_shfl(entries,  1 + sg*it.wk/16);
-    const int pg = pmkvq_shfl(entries, 10 + sg*it.wv/16);
-    const int pv = pmkvq_shfl(entries, 10 + st*it.wv/16);
+    // subtiles of a page: 2^shift
+    const int shift_k = __clz(it.wk) - 27;
+    const int shift_v = __clz(it.wv) - 27;
+    const int pk = pmkvq_shfl(ahead.entries,  1 + (sg >> shift_k));
+    const int pg = pmkvq_shfl(ahead.entries, 10 + (sg >> shift_v));
+    const int pv = pmkvq_shfl(ahead.entries, 10 + (st >> shift_v));
 
     const bool ok_k = pk >= 0 && pk < (int) op.n_pages_k;
     const bool ok_g = pg >= 0 && pg < (int) op.n_pages_v;
     const bool ok_v = pv >= 0 && pv < (int) op.n_pages_v;
 
-    const int per_k = it.wk ? 16/it.wk : 1;
-    const int per_v = it.wv ? 16/it.wv : 1;
-    it.k = op.pool_k + ((size_t) head*op.n_pages_k + (ok_k ? pk : 0))*(32*Dk) + sg%per_k*(2*it.wk*Dk)
+    it.k = op.pool_k + ((size_t) head*op.n_pages_k + (ok_k ? pk : 0))*(32*Dk) + (sg & ((1 << shift_k) - 1))*(2*it.wk*Dk)
          + g%2*(it.wk == 16 ? 4*Dk : 8);
-    it.v = op.pool_v + ((size_t) head*op.n_pages_v + (ok_v ? pv : 0))*(32*Dv) + st%per_v*(2*it.wv*Dv);
+    it.v = op.pool_v + ((size_t) head*op.n_pages_v + (ok_v ? pv : 0))*(32*Dv) + (st & ((1 << shift_v) - 1))*(2*it.wv*Dv);
 
     it.vis    = 0;
     it.values = false;
@@ -105,7 +141,9 @@ static __device__ __forceinline__ pmkvq_item pmkvq_resolve(
     const int cell  = first + 2*(g%2);
     if (ok && ok_k && ok_g) {
         if (mask.same) {
-            const uint32_t bits = mask.there ? pmkvq_visible8(mask.row[0], cell, op.n_kv, mask.aligned, it.values) : 0;
+            const uint32_t bits = !mask.there ? 0
+                : pmkvq_mask_ahead<NT>(op, mask, item) ? pmkvq_visible_words(ahead.mask, it.values)
+                : pmkvq_visible8(mask.row[0], cell, op.n_kv, mask.aligned, it.values);
 #pragma unroll
             for (int r = 0; r < 2*NT; ++r) {
                 it.vis |= mask.there >> r & 1 ? bits << (8*r) : 0;
@@ -142,11 +180,11 @@ static __device__ __forceinline__ int pmkvq_groups(int D, int group) {
     return MULTI && group != 0 ? D/group : 1;
 }
 
-// sums of products become scores in log2 units
+// sums of products become scores in log2 units. one: the parameters, where there is one group
 template <int W, int NS, int NT, int R, bool MULTI>
 static __device__ __forceinline__ void pmkvq_scores(
-        float (&s)[NT][4][4], uint32_t (&buf)[R][8], const pmkvq_op_attn & op, const pmkvq_queries & q, const pmkvq_item & it, int head, int D, int lane) {
-    const int g = lane/4;
+        float (&s)[NT][4][4], uint32_t (&buf)[R][8], const pmkvq_params8 & one, const pmkvq_op_attn & op, const pmkvq_queries & q, const pmkvq_item & it,
+        int head, int D, int lane) {
     const int t = lane%4;
 
     if constexpr (W == 16) {
@@ -162,10 +200,10 @@ static __device__ __forceinline__ void pmkvq_scores(
     } else {
         const float unit     = 16777216.0f/((1 << W) - 1); // 2^24 by the steps of a range
         const int   n_groups = pmkvq_groups<MULTI>(D, op.group_k);
-        const int   cell     = PMKVQ_ITEM*(it.index%2) + 16*(g/2) + 2*(g%2);
+        const int   cell     = PMKVQ_ITEM*(it.index%2) + pmkvq_first_cell(lane);
 
         if constexpr (!MULTI) {
-            const pmkvq_params8 p = pmkvq_params8::load(op.params_k, it.index/2, cell, head, op.n_head_kv, 0, 1);
+            const pmkvq_params8 & p = one;
             pmkvq_k_item<W, NS, NT, R>(s, buf, it.k, q.frag, D, lane, 0, D);
 #pragma unroll
             for (int r = 0; r < 2*NT; ++r) {
@@ -259,11 +297,11 @@ static __device__ __forceinline__ uint32_t pmkvq_seen16(uint32_t vis, int lane) 
     return seen;
 }
 
-// weights times values. buf: the first steps
+// weights times values. buf: the first steps, one: the parameters, where there is one group
 template <int W, int NV, int NT, int R, bool MULTI, bool SHARED = false>
 static __device__ __forceinline__ void pmkvq_values(
-        pmkvq_rows<NV, NT> & rows, float (&s)[NT][4][4], uint32_t (&buf)[R][8], const pmkvq_op_attn & op, const pmkvq_item & it, int head, int D, int v0, int lane) {
-    const int g = lane/4;
+        pmkvq_rows<NV, NT> & rows, float (&s)[NT][4][4], uint32_t (&buf)[R][8], const pmkvq_params8 & one, const pmkvq_op_attn & op, const pmkvq_item & it,
+        int head, int D, int v0, int lane) {
     uint32_t w[NT][4][2];
 
     if constexpr (W == 16) {
@@ -271,7 +309,7 @@ static __device__ __forceinline__ void pmkvq_values(
         pmkvq_weights_f16<NV, NT>(rows, w, s);
         pmkvq_v_item<W, NV, NT, R, SHARED>(rows.out, buf, it.v, w, rows.f, 1.0f/16384.0f, D, v0, lane, pmkvq_all(seen == 0xffff), seen, 0, D);
     } else {
-        const int cell     = PMKVQ_ITEM*(it.index%2) + 16*(g/2) + 2*(g%2);
+        const int cell     = PMKVQ_ITEM*(it.index%2) + pmkvq_first_cell(lane);
         const int n_groups = pmkvq_groups<MULTI>(D, op.group_v);
         uint32_t  mine     = it.vis | it.vis >> 16;
         mine |= mine >> 8;
@@ -286,10 +324,12 @@ static __device__ __forceinline__ void pmkvq_values(
 
         // the largest range sets the unit
         float largest = 0.0f;
-        pmkvq_params8 p;
+        pmkvq_params8 p = one;
 #pragma unroll 1
         for (int gi = 0; gi < n_groups; ++gi) {
-            p = pmkvq_params8::load(op.params_v, it.index/2, cell, head, op.n_head_kv, gi, n_groups);
+            if (MULTI) {
+                p = pmkvq_params8::load(op.params_v, it.index/2, cell, head, op.n_head_kv, gi, n_groups);
+            }
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 largest = fmaxf(largest, mine >> i & 1 ? p.range(i) : 0.0f);
@@ -337,7 +377,7 @@ static __device__ __forceinline__ void pmkvq_values(
             }
 #pragma unroll
             for (int i = 0; i < NV; ++i) {
-                const int d = v0 + 64*i + 8*g;
+                const int d = v0 + 64*i + 8*(lane/4);
                 if (d >= d0 && d < d1) {
 #pragma unroll
                     for (int n = 0; n < NT; ++n) {

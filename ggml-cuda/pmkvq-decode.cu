@@ -21,12 +21,9 @@ int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream_) {
     if (variant && op.head_dim_k == 128) {
         switch (atoi(variant)) {
             case 122: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 2>(op, stream);
-            case 123: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 3>(op, stream);
-            case 124: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 4>(op, stream);
-            case 133: return pmkvq_launch_decode<2, 2, 1, false, true, 3, 3>(op, stream);
+            case 132: return pmkvq_launch_decode<2, 2, 1, false, true, 3, 2>(op, stream);
             case 142: return pmkvq_launch_decode<2, 2, 1, false, true, 4, 2>(op, stream);
             case 222: return pmkvq_launch_decode<2, 2, 2, false, true, 2, 2>(op, stream);
-            case 242: return pmkvq_launch_decode<2, 2, 2, false, true, 4, 2>(op, stream);
         }
     }
 #endif
@@ -34,5 +31,5 @@ int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream_) {
     if (op.head_dim_k == 64) {
         return few ? pmkvq_launch_decode<1, 1, 1, false, true, 4, 3>(op, stream) : pmkvq_launch_decode<1, 1, 2, false, true, 4, 2>(op, stream);
     }
-    return few ? pmkvq_launch_decode<2, 2, 1, false, true, 2, 3>(op, stream) : pmkvq_launch_decode<2, 2, 2, false, true, 2, 2>(op, stream);
+    return few ? pmkvq_launch_decode<2, 2, 1, false, true, 2, 2>(op, stream) : pmkvq_launch_decode<2, 2, 2, false, true, 2, 2>(op, stream);
 }

@@ -1,6 +1,6 @@
 // pmkvq-decode.cuh - attention of a few queries: blocks of mixed widths through the table, and the current batch
 //
-// A CTA has a chunk of the cells, a KV head and a tile of 8 NT query rows that share its keys. Its warps take items of 64 cells in turn,
+// A CTA has a chunk, a KV head and a tile of 8 NT query rows that share its keys. The warps of all chunks take items of 64 cells in turn,
 // each with a running softmax of its own; they are merged at the end into one partial result (pmkvq-merge.cu merges those).
 // An item's first loads are under way while the item before it is multiplied.
 
@@ -31,11 +31,13 @@ static __device__ __forceinline__ void pmkvq_first_v(uint32_t (&buf)[R][8], cons
     }
 }
 
-// rows of the current batch as halves in shared memory, [64][D]; those beyond the batch are not written, nobody sees them
-static __device__ __forceinline__ void pmkvq_stage(uint16_t * dst, const float * x, size_t nb_head, size_t nb_token, int head, int first, int n, int D) {
-    for (int i = threadIdx.x; i < n*D; i += PMKVQ_THREADS) {
-        const int tok = i/D;
-        dst[i] = pmkvq_f2h_sat(((const float *) ((const char *) x + head*nb_head + (first + tok)*nb_token))[i%D]);
+// rows of the current batch as halves in shared memory, [n][D], by one warp
+static __device__ __forceinline__ void pmkvq_stage(uint16_t * dst, const float * x, size_t nb_head, size_t nb_token, int head, int first, int n, int D, int lane) {
+    for (int tok = 0; tok < n; ++tok) {
+        const float * row = (const float *) ((const char *) x + head*nb_head + (first + tok)*nb_token);
+        for (int d = lane; d < D; d += 32) {
+            dst[tok*D + d] = pmkvq_f2h_sat(row[d]);
+        }
     }
 }
 
@@ -47,7 +49,7 @@ template <int NV, int NT> static constexpr __host__ __device__ int pmkvq_record(
 // EXACT: head dimensions of 64 NS and 64 NV, so that all offsets are constants. R: steps of 8 registers that a
 // lane has under way on either side. CTAS: on a multiprocessor
 template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS>
-static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(const pmkvq_op_attn op) {
+static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(const pmkvq_op_attn op, const pmkvq_tiling tiling, int n_stage) {
     PMKVQ_DYNAMIC_SHARED(smem);
 
     constexpr int ROWS = 8*NT;
@@ -57,11 +59,10 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     const int g    = lane/4;
     const int t    = lane%4;
 
-    const pmkvq_tiling tiling = pmkvq_tiling::of(ROWS, op.n_tokens, op.n_head, op.n_head_kv);
     const int chunk = blockIdx.x;
-    const int head  = blockIdx.y/tiling.tiles;
-    const int tile  = blockIdx.y%tiling.tiles;
-    const int v0    = EXACT ? 0 : blockIdx.z*64*NV;
+    const int tile  = blockIdx.y;
+    const int head  = EXACT ? blockIdx.z : blockIdx.z%op.n_head_kv;
+    const int v0    = EXACT ? 0 : blockIdx.z/op.n_head_kv*64*NV;
     const int Dk    = EXACT ? 64*NS : op.head_dim_k;
     const int Dv    = EXACT ? 64*NV : op.head_dim_v;
 
@@ -86,7 +87,6 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
 
     // the first item's keys are asked for before the queries are made ready
     int item    = place;
-    int entries = pmkvq_entries(op, item, n_items, lane);
     const int my_cell = op.k_cur && lane < (int) op.n_tokens ? (int) op.cells[lane] : -1;
 
     pmkvq_mask<NT> mask;
@@ -113,63 +113,80 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
         }
     }
 
+    pmkvq_ahead ahead = pmkvq_ask<NT>(op, mask, item, n_items, lane);
+
+    // keys and parameters that are under way; parameters of a row's one group only
     uint32_t kbuf[R][8];
+    pmkvq_params8 kp = {};
+    auto first_k = [&](const pmkvq_item & it) {
+        pmkvq_first_k<NS, R>(kbuf, it, Dk, lane);
+        if (!MULTI && it.wk != 16) {
+            kp = pmkvq_params8::load(op.params_k, it.index/2, PMKVQ_ITEM*(it.index%2) + pmkvq_first_cell(lane), head, op.n_head_kv, 0, 1);
+        }
+    };
 
     pmkvq_item it;
-    it.wk = 0;
+    it.wk = 16;
     bool live = false;
     if (item < n_items) {
-        it   = pmkvq_resolve<NT>(op, item, entries, mask, head, my_cell, Dk, Dv, lane);
+        it   = pmkvq_resolve<NT>(op, item, ahead, mask, head, my_cell, Dk, Dv, lane);
         live = pmkvq_any(it.vis != 0);
         if (live) {
-            pmkvq_first_k<NS, R>(kbuf, it, Dk, lane);
+            first_k(it);
         }
     }
 
-    q.clear(NS, threadIdx.x, PMKVQ_THREADS);
-    pmkvq_syncthreads();
-    q.fill(op, tiling, tile, head, n_groups_k, warp, PMKVQ_WARPS);
+    int next_item = advance();
+    ahead = pmkvq_ask<NT>(op, mask, next_item, n_items, lane);
+
+    if constexpr (EXACT && !MULTI) {
+        q.template fill_one<64*NS>(op, tiling, tile, head, warp, PMKVQ_WARPS);
+    } else {
+        q.clear(NS, threadIdx.x, PMKVQ_THREADS);
+        pmkvq_syncthreads();
+        q.fill(op, tiling, tile, head, n_groups_k, warp, PMKVQ_WARPS);
+    }
     pmkvq_syncthreads();
 
     pmkvq_rows<NV, NT> rows;
 
-    int next_item = advance();
-    entries = pmkvq_entries(op, next_item, n_items, lane);
-
     while (item < n_items) {
         float s[NT][4][4];
         uint32_t vbuf[R][8];
+        pmkvq_params8 vp = {};
         if (live) {
             pmkvq_first_v<NV, R>(vbuf, it, Dv, v0, lane);
+            if (!MULTI && it.wv != 16) {
+                vp = pmkvq_params8::load(op.params_v, it.index/2, PMKVQ_ITEM*(it.index%2) + pmkvq_first_cell(lane), head, op.n_head_kv, 0, 1);
+            }
             switch (it.wk) {
-                case 16: pmkvq_scores<16, NS, NT, R, MULTI>(s, kbuf, op, q, it, head, Dk, lane); break;
-                case  8: pmkvq_scores< 8, NS, NT, R, MULTI>(s, kbuf, op, q, it, head, Dk, lane); break;
-                case  4: pmkvq_scores< 4, NS, NT, R, MULTI>(s, kbuf, op, q, it, head, Dk, lane); break;
-                default: pmkvq_scores< 2, NS, NT, R, MULTI>(s, kbuf, op, q, it, head, Dk, lane); break;
+                case 16: pmkvq_scores<16, NS, NT, R, MULTI>(s, kbuf, kp, op, q, it, head, Dk, lane); break;
+                case  8: pmkvq_scores< 8, NS, NT, R, MULTI>(s, kbuf, kp, op, q, it, head, Dk, lane); break;
+                case  4: pmkvq_scores< 4, NS, NT, R, MULTI>(s, kbuf, kp, op, q, it, head, Dk, lane); break;
+                default: pmkvq_scores< 2, NS, NT, R, MULTI>(s, kbuf, kp, op, q, it, head, Dk, lane); break;
             }
         }
         // the next item's keys
         int after = n_items;
         pmkvq_item next;
-        next.wk = 0;
         bool next_live = false;
         if (next_item < n_items) {
-            next      = pmkvq_resolve<NT>(op, next_item, entries, mask, head, my_cell, Dk, Dv, lane);
+            next      = pmkvq_resolve<NT>(op, next_item, ahead, mask, head, my_cell, Dk, Dv, lane);
             next_live = pmkvq_any(next.vis != 0);
             after     = advance();
-            entries   = pmkvq_entries(op, after, n_items, lane);
+            ahead     = pmkvq_ask<NT>(op, mask, after, n_items, lane);
             if (next_live) {
-                pmkvq_first_k<NS, R>(kbuf, next, Dk, lane);
+                first_k(next);
             }
         }
         if (live) {
             pmkvq_bias<NT>(s, op, q, mask, it, lane);
             rows.softmax(s, it.vis);
             switch (it.wv) {
-                case 16: pmkvq_values<16, NV, NT, R, MULTI>(rows, s, vbuf, op, it, head, Dv, v0, lane); break;
-                case  8: pmkvq_values< 8, NV, NT, R, MULTI>(rows, s, vbuf, op, it, head, Dv, v0, lane); break;
-                case  4: pmkvq_values< 4, NV, NT, R, MULTI>(rows, s, vbuf, op, it, head, Dv, v0, lane); break;
-                default: pmkvq_values< 2, NV, NT, R, MULTI>(rows, s, vbuf, op, it, head, Dv, v0, lane); break;
+                case 16: pmkvq_values<16, NV, NT, R, MULTI>(rows, s, vbuf, vp, op, it, head, Dv, v0, lane); break;
+                case  8: pmkvq_values< 8, NV, NT, R, MULTI>(rows, s, vbuf, vp, op, it, head, Dv, v0, lane); break;
+                case  4: pmkvq_values< 4, NV, NT, R, MULTI>(rows, s, vbuf, vp, op, it, head, Dv, v0, lane); break;
+                default: pmkvq_values< 2, NV, NT, R, MULTI>(rows, s, vbuf, vp, op, it, head, Dv, v0, lane); break;
             }
         }
         item      = next_item;
@@ -178,61 +195,62 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
         live = next_live;
     }
 
-    // the current batch, by the last chunk's first warp
-    if (op.k_cur && chunk == (int) op.n_chunk - 1) {
-        uint16_t * stage = (uint16_t *) buffer;
+    // the current batch comes after the last item, whosever turn that is
+    if (op.k_cur && item == n_items) {
+        uint16_t * stage_k = (uint16_t *) (buffer + PMKVQ_WARPS*pmkvq_record<NV, NT>());
+        uint16_t * stage_v = stage_k + n_stage*Dk;
+        // lanes of subtiles that are not staged read another's: nobody sees them
+        const int sub_k = g/2 < n_stage/16 ? g/2 : 0;
+        const int sub_v = t   < n_stage/16 ? t   : 0;
 #pragma unroll 1
-        for (int first = 0; first < (int) op.n_tokens; first += PMKVQ_ITEM) {
-            const int n = min((int) op.n_tokens - first, PMKVQ_ITEM);
+        for (int first = 0; first < (int) op.n_tokens; first += n_stage) {
+            const int n = min((int) op.n_tokens - first, n_stage);
 
-            float s[NT][4][4];
             it.index  = 0;
             it.vis    = 0;
             it.values = false;
-            pmkvq_syncthreads();
-            pmkvq_stage(stage, op.k_cur, op.k_nb_head, op.k_nb_token, head, first, n, Dk);
-            pmkvq_syncthreads();
-            if (warp == 0) {
-                it.k = (const uint8_t *) (stage + (16*(g/2) + 2*(g%2))*Dk);
-                pmkvq_k_first<16, NS, R, true>(kbuf, it.k, Dk, lane);
-                pmkvq_k_item<16, NS, NT, R, true>(s, kbuf, it.k, q.frag, Dk, lane, 0, Dk);
+            pmkvq_syncwarp();
+            pmkvq_stage(stage_k, op.k_cur, op.k_nb_head, op.k_nb_token, head, first, n, Dk, lane);
+            pmkvq_stage(stage_v, op.v_cur, op.v_nb_head, op.v_nb_token, head, first, n, Dv, lane);
+            pmkvq_syncwarp();
+
+            float s[NT][4][4];
+            it.k = (const uint8_t *) (stage_k + (16*sub_k + 2*(g%2))*Dk);
+            pmkvq_k_first<16, NS, R, true>(kbuf, it.k, Dk, lane);
+            pmkvq_k_item<16, NS, NT, R, true>(s, kbuf, it.k, q.frag, Dk, lane, 0, Dk);
 #pragma unroll
-                for (int r = 0; r < 2*NT; ++r) {
-                    const float inv = q.inv[r/2*8 + 2*t + r%2];
-#pragma unroll
-                    for (int i = 0; i < 8; ++i) {
-                        PMKVQ_AT(s, r, i) *= inv;
-                    }
-                }
-                pmkvq_bias<NT>(s, op, q, mask, it, lane);
+            for (int r = 0; r < 2*NT; ++r) {
+                const float inv = q.inv[r/2*8 + 2*t + r%2];
 #pragma unroll
                 for (int i = 0; i < 8; ++i) {
-                    const int     tok  = 16*(g/2) + 2*(g%2) + i/2*4 + i%2;
-                    const int64_t cell = tok < n ? op.cells[first + tok] : -1;
-                    if (cell >= 0 && cell < (int64_t) op.n_kv) {
+                    PMKVQ_AT(s, r, i) *= inv;
+                }
+            }
+            pmkvq_bias<NT>(s, op, q, mask, it, lane);
 #pragma unroll
-                        for (int r = 0; r < 2*NT; ++r) {
-                            const uint16_t m = mask.there >> r & 1 ? mask.row[r][cell] : 0xfc00;
-                            if (m != 0xfc00) {
-                                it.vis |= 1u << (8*r + i);
-                                PMKVQ_AT(s, r, i) += q.slope[r/2*8 + 2*t + r%2]*pmkvq_h2f(m);
-                            }
+            for (int i = 0; i < 8; ++i) {
+                const int     tok  = pmkvq_first_cell(lane) + i/2*4 + i%2;
+                const int64_t cell = tok < n ? op.cells[first + tok] : -1;
+                if (cell >= 0 && cell < (int64_t) op.n_kv) {
+#pragma unroll
+                    for (int r = 0; r < 2*NT; ++r) {
+                        const uint16_t m = mask.there >> r & 1 ? mask.row[r][cell] : 0xfc00;
+                        if (m != 0xfc00) {
+                            it.vis |= 1u << (8*r + i);
+                            PMKVQ_AT(s, r, i) += q.slope[r/2*8 + 2*t + r%2]*pmkvq_h2f(m);
                         }
                     }
                 }
             }
-            pmkvq_syncthreads();
-            pmkvq_stage(stage, op.v_cur, op.v_nb_head, op.v_nb_token, head, first, n, Dv);
-            pmkvq_syncthreads();
-            if (warp == 0 && pmkvq_any(it.vis != 0)) {
+            if (pmkvq_any(it.vis != 0)) {
                 rows.softmax(s, it.vis);
-                it.v = (const uint8_t *) (stage + 16*t*Dv);
+                it.v = (const uint8_t *) (stage_v + 16*sub_v*Dv);
                 uint32_t vbuf[R][8];
+                const pmkvq_params8 vp = {};
                 pmkvq_v_first<16, NV, R, true>(vbuf, it.v, Dv, v0, lane);
-                pmkvq_values<16, NV, NT, R, MULTI, true>(rows, s, vbuf, op, it, head, Dv, v0, lane);
+                pmkvq_values<16, NV, NT, R, MULTI, true>(rows, s, vbuf, vp, op, it, head, Dv, v0, lane);
             }
         }
-        pmkvq_syncthreads();
     }
 
     // warps' results
@@ -263,8 +281,8 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     }
     pmkvq_syncthreads();
 
-#pragma unroll 1
-    for (int row = 0; row < ROWS; ++row) {
+    // a warp writes every fourth row
+    for (int row = warp; row < ROWS; row += PMKVQ_WARPS) {
         if (q.token[row] < 0) {
             continue;
         }
@@ -282,15 +300,19 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
             l += k[w]*rec[ROWS + row];
         }
         float * dst = op.dst + (((size_t) chunk*op.n_tokens + q.token[row])*op.n_head + q.head[row])*(Dv + 2);
-        for (int d = threadIdx.x; d < row_len && v0 + d < Dv; d += PMKVQ_THREADS) {
+#pragma unroll
+        for (int i = 0; i < 2*NV; ++i) {
+            const int d = 32*i + lane;
             float x = 0.0f;
 #pragma unroll
             for (int w = 0; w < PMKVQ_WARPS; ++w) {
                 x += k[w]*buffer[w*pmkvq_record<NV, NT>() + row*row_len + d];
             }
-            dst[v0 + d] = x;
+            if (v0 + d < Dv) {
+                dst[v0 + d] = x;
+            }
         }
-        if (threadIdx.x == 0 && v0 == 0) {
+        if (lane == 0 && v0 == 0) {
             dst[Dv]     = m*0.6931471805599453f;
             dst[Dv + 1] = l;
         }
@@ -303,16 +325,18 @@ static int pmkvq_launch_decode(const pmkvq_op_attn & op, cudaStream_t stream) {
 
     const int n_groups = MULTI && op.group_k != 0 ? op.head_dim_k/op.group_k : 1;
 
-    const size_t stage = (size_t) PMKVQ_ITEM*(op.head_dim_k > op.head_dim_v ? op.head_dim_k : op.head_dim_v)*sizeof(uint16_t);
-    const size_t merge = PMKVQ_WARPS*pmkvq_record<NV, NT>()*sizeof(float);
-    const size_t bytes = pmkvq_queries::bytes(8*NT, NS, n_groups) + (op.k_cur && stage > merge ? stage : merge);
+    // tokens of the current batch at a time
+    const int    n_stage = !op.k_cur ? 0 : op.n_tokens <= 16 || NS > 4 ? 16 : 64;
+    const size_t stage   = (size_t) n_stage*(op.head_dim_k + op.head_dim_v)*sizeof(uint16_t);
+    const size_t merge   = PMKVQ_WARPS*pmkvq_record<NV, NT>()*sizeof(float);
+    const size_t bytes   = pmkvq_queries::bytes(8*NT, NS, n_groups) + merge + stage;
 
     cudaError_t err = pmkvq_allow_shared(pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS>, bytes);
     if (err != cudaSuccess) {
         return err;
     }
 
-    const dim3 grid(op.n_chunk, op.n_head_kv*tiling.tiles, (op.head_dim_v + 64*NV - 1)/(64*NV));
-    PMKVQ_LAUNCH((pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS>), grid, dim3(PMKVQ_THREADS), bytes, stream, op);
+    const dim3 grid(op.n_chunk, tiling.tiles, op.n_head_kv*((op.head_dim_v + 64*NV - 1)/(64*NV)));
+    PMKVQ_LAUNCH((pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS>), grid, dim3(PMKVQ_THREADS), bytes, stream, op, tiling, n_stage);
     return cudaGetLastError();
 }

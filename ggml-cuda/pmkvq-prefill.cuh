@@ -62,7 +62,7 @@ static __device__ __forceinline__ uint32_t pmkvq_visible_current(const pmkvq_op_
 }
 
 template <int NS, int NV, int WARPS, bool MULTI>
-static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const pmkvq_op_attn op, int stages) {
+static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const pmkvq_op_attn op, const pmkvq_tiling tiling, int stages) {
     constexpr int THREADS = 32*WARPS;
     PMKVQ_DYNAMIC_SHARED(smem);
     __shared__ int flags[4];
@@ -72,7 +72,6 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
     const int g    = lane/4;
     const int t    = lane%4;
 
-    const pmkvq_tiling tiling = pmkvq_tiling::of(16, op.n_tokens, op.n_head, op.n_head_kv);
     const int n_slice = (op.head_dim_v + 64*NV - 1)/(64*NV);
     const int head    = blockIdx.y;
     const int chunk   = blockIdx.z/n_slice;
@@ -380,7 +379,7 @@ static cudaError_t pmkvq_launch_prefill(const pmkvq_op_attn & op, size_t shared,
     }
 
     const dim3 grid((tiling.tiles + WARPS - 1)/WARPS, op.n_head_kv, op.n_chunk*((op.head_dim_v + 64*NV - 1)/(64*NV)));
-    PMKVQ_LAUNCH((pmkvq_attn_prefill<NS, NV, WARPS, MULTI>), grid, dim3(32*WARPS), queries + stages*tile, stream, op, stages);
+    PMKVQ_LAUNCH((pmkvq_attn_prefill<NS, NV, WARPS, MULTI>), grid, dim3(32*WARPS), queries + stages*tile, stream, op, tiling, stages);
     return cudaGetLastError();
 }
 

@@ -1,6 +1,7 @@
 //! How fast the device is, against its own copies: `cargo test --release --test cuda bench -- --ignored --nocapture`.
 //!
 //! `PMKVQ_BENCH`: `quick` (the default on a GPU) or `full`; the shim has no clock and only shows that everything runs (`tiny`).
+//! `PMKVQ_BENCH_ONLY`: one line of the attention's table and nothing else, '32/8 131072 1 2', for a profiler.
 //! `PMKVQ_BENCH_CHUNKS`: chunk counts to try instead of what `pmkvq_cuda_n_chunk` says, with commas.
 
 mod attention;
@@ -37,7 +38,9 @@ fn bench() {
     let copies = Copies::measure(if size == Size::Tiny { 1 << 16 } else { 1 << 30 });
     println!("copies: {:.0} GB/s, read and written", copies.bandwidth / 1e9);
     attention::table(size, &copies);
-    changes::table(size, &copies);
+    if std::env::var_os("PMKVQ_BENCH_ONLY").is_none() {
+        changes::table(size, &copies);
+    }
     println!("{:.1} s in all", started.elapsed().as_secs_f32());
 }
 

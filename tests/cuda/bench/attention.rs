@@ -89,6 +89,10 @@ fn shapes(size: Size) -> Vec<Shape> {
             all.extend(Width::ALL.map(|width| Shape { n_head, n_head_kv, depth, n_seq, width }));
         }
     }
+    if let Ok(only) = std::env::var("PMKVQ_BENCH_ONLY") {
+        all.retain(|s| format!("{}/{} {} {} {}", s.n_head, s.n_head_kv, s.depth, s.n_seq, s.width) == only);
+        assert!(!all.is_empty(), "PMKVQ_BENCH_ONLY is 'heads/KV heads depth sequences bits'");
+    }
     all
 }
 
