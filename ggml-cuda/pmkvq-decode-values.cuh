@@ -108,6 +108,26 @@ static __device__ __forceinline__ void pmkvq_v_item(
     constexpr int N   = pmkvq_v_steps<W>(NV);
     constexpr int per = W/2; // steps of a span
     const int g = lane/4;
+
+    // most items bring no new maximum
+    bool changed = false;
+#pragma unroll
+    for (int r = 0; r < 2*NT; ++r) {
+        changed = changed || f[r] != 1.0f;
+    }
+    if (pmkvq_any(changed)) {
+#pragma unroll
+        for (int i = 0; i < NT; ++i) {
+#pragma unroll
+            for (int j = 0; j < 4*NV; ++j) {
+                out[i][j][0] *= f[2*i];
+                out[i][j][1] *= f[2*i + 1];
+                out[i][j][2] *= f[2*i];
+                out[i][j][3] *= f[2*i + 1];
+            }
+        }
+    }
+
     float acc[NT][4][4];
 #pragma unroll
     for (int n = 0; n < N; ++n) {
@@ -132,10 +152,10 @@ static __device__ __forceinline__ void pmkvq_v_item(
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
                     float (&o)[4] = out[i][4*span + j];
-                    o[0] = o[0]*f[2*i]     + acc[i][j][0]*unit;
-                    o[1] = o[1]*f[2*i + 1] + acc[i][j][1]*unit;
-                    o[2] = o[2]*f[2*i]     + acc[i][j][2]*unit;
-                    o[3] = o[3]*f[2*i + 1] + acc[i][j][3]*unit;
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) {
+                        o[e] += acc[i][j][e]*unit;
+                    }
                 }
             }
         }

@@ -22,6 +22,7 @@ int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream_) {
         switch (atoi(variant)) {
             case 122: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 2>(op, stream);
             case 132: return pmkvq_launch_decode<2, 2, 1, false, true, 3, 2>(op, stream);
+            case 123: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 3>(op, stream);
             case 142: return pmkvq_launch_decode<2, 2, 1, false, true, 4, 2>(op, stream);
             case 222: return pmkvq_launch_decode<2, 2, 2, false, true, 2, 2>(op, stream);
         }
