@@ -28,6 +28,8 @@ void pmkvq_probe::finish(const llama_model & model, const std::vector<pmkvq_laye
         /*.n_layers    =*/ (uint32_t) layers.size(),
         /*.layers      =*/ layers.data(),
         /*.rope_type   =*/ llama_model_rope_type(&model),
+        /*.n_devices   =*/ 0,
+        /*.devices     =*/ nullptr,
     };
 
     callback(&desc, user_data);

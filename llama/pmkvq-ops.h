@@ -1,7 +1,6 @@
 // pmkvq-ops.h - the graph nodes of the progressive cache
 //
-// They are GGML_OP_CUSTOM nodes. Their parameters sit behind ggml_custom_op_params in op_params, without pointers, so that a
-// backend can recognise them by their magic number and run them itself; the CPU backend calls their function.
+// They are GGML_OP_CUSTOM nodes (pmkvq-nodes.h). The CPU backend calls their function, others recognise them.
 
 #pragma once
 
@@ -26,6 +25,7 @@ ggml_tensor * pmkvq_build_store(
 
 // q: [head_dim_k, n_head, n_tokens] f32, k_cur and v_cur: [head_dim, n_head_kv, n_tokens] f32 or NULL
 // kq_mask: [n_kv, n_tokens] f16
+// gpu: split the cells as it suits one
 // returns partial results, [head_dim_v + 2, n_head, n_tokens, n_chunk] f32
 ggml_tensor * pmkvq_build_attn(
         ggml_context * ctx,
@@ -39,6 +39,7 @@ ggml_tensor * pmkvq_build_attn(
          ggml_tensor * meta,
       pmkvq_side_ref   ref_k,
       pmkvq_side_ref   ref_v,
+                bool   gpu,
              int64_t   head_dim_v,
                float   kq_scale,
                float   softcap,
@@ -49,3 +50,16 @@ ggml_tensor * pmkvq_build_merge(
         ggml_context * ctx,
          ggml_tensor * partial,
          ggml_tensor * sinks);
+
+// block operations on the pool of a device. ops: the operations, as many as there is room for, sides: [n_sides]
+// pmkvq_side_desc, both i8. Returns the counts of heads that were converted, i32, one for each operation that there is room for.
+ggml_tensor * pmkvq_build_shrink(
+           ggml_context * ctx,
+            ggml_tensor * pool,
+            ggml_tensor * meta,
+            ggml_tensor * ops,
+            ggml_tensor * sides,
+ const pmkvq_cache_desc & cache);
+
+// the operations that the node's next computation runs
+void pmkvq_set_shrink(ggml_tensor * node, uint32_t n_ops);

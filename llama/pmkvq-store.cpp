@@ -1,6 +1,7 @@
 #include "pmkvq-store.h"
 #include "pmkvq-ops.h"
 #include "pmkvq-model.h"
+#include "pmkvq-nodes.h"
 
 #include "llama-batch.h"
 #include "llama-context.h"
@@ -88,11 +89,6 @@ void pmkvq_scope::check_used() const {
 // pmkvq_store
 //
 
-int64_t pmkvq_n_chunk(int64_t n_tokens, int64_t n_kv) {
-    // a few queries: enough parts for all threads. Many queries: they are work enough
-    return n_tokens > 8 ? 1 : std::min<int64_t>(16, std::max<int64_t>(1, (n_kv + 1023)/1024));
-}
-
 std::shared_ptr<pmkvq_store> pmkvq_store::create(
         const llama_model   & model,
         const llama_hparams & hparams,
@@ -147,9 +143,6 @@ std::shared_ptr<pmkvq_store> pmkvq_store::create(
     if (!unified) {
         throw std::runtime_error("pmkvq: a plan needs the unified KV cache ('--kv-unified')");
     }
-    if (model.n_devices() > 0) {
-        LLAMA_LOG_WARN("%s: the progressive KV cache and its attention run on the CPU: this build has no operations for other devices\n", __func__);
-    }
 
     res->plan     = scope->plan;
     res->n_ctx    = kv_size;
@@ -178,37 +171,52 @@ void pmkvq_store::set_cells(const llama_kv_cells * cells) {
     this->cells = cells;
 }
 
-void pmkvq_store::add_layer(int32_t il) {
+void pmkvq_store::add_layer(int32_t il, bool offload) {
+    layer_devs.push_back(offload ? pmkvq_layer_device(model->dev_layer(il)) : nullptr);
+
     layers.push_back({
         /*.il         =*/ (uint32_t) il,
         /*.n_head     =*/ hparams->n_head(il),
         /*.n_head_kv  =*/ hparams->n_head_kv(il),
         /*.head_dim_k =*/ hparams->n_embd_head_k(il),
         /*.head_dim_v =*/ hparams->n_embd_head_v(il),
+        /*.device     =*/ 0,
     });
 }
 
-ggml_context * pmkvq_store::init_tensors() {
-    if (layers.empty()) {
-        throw std::runtime_error("pmkvq: this model has no layer with a KV cache that a plan can apply to: remove '--pmkvq-plan'");
+void pmkvq_store::create_cache() {
+    devices.clear();
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        auto it = std::find_if(devices.begin(), devices.end(), [&](const pmkvq_device & d) { return d.dev == layer_devs[i]; });
+        layers[i].device = it - devices.begin();
+        if (it == devices.end()) {
+            devices.emplace_back(layer_devs[i]);
+        }
     }
 
-    if (auto * probe = pmkvq_probe_current()) {
-        probe->finish(*model, layers); // throws
-    }
-
-    // the largest partial results that an attention node can have
+    // the largest partial results that an attention node can have, on each device
+    std::vector<size_t> scratch(devices.size());
     for (const auto & l : layers) {
         const size_t row = sizeof(float)*(l.head_dim_v + 2)*l.n_head;
 
-        const int64_t n_tokens = std::min(n_ctx, n_ubatch);
-        for (int64_t n = 1; n <= std::min<int64_t>(n_tokens, 8); ++n) {
-            scratch_bytes = std::max<size_t>(scratch_bytes, row*n*pmkvq_n_chunk(n, n_cell));
+        for (int64_t n = 1; n <= (int64_t) std::min(n_ctx, n_ubatch); ++n) {
+            const size_t rows = n*pmkvq_n_chunk(!devices[l.device].direct, n, n_cell, l.n_head, l.n_head_kv);
+            scratch[l.device] = std::max(scratch[l.device], row*rows);
         }
-        scratch_bytes = std::max<size_t>(scratch_bytes, row*n_tokens*pmkvq_n_chunk(n_tokens, n_cell));
+    }
+
+    scratch_bytes = 0;
+    for (size_t i = 0; i < devices.size(); ++i) {
+        scratch_bytes += scratch[i] + devices[i].size_ops(2*layers.size());
     }
 
     const std::string arch = model->arch_name();
+
+    std::vector<const char *> names;
+    for (const auto & d : devices) {
+        names.push_back(d.name.c_str());
+    }
 
     const pmkvq_model_desc desc_model = {
         /*.arch        =*/ arch.c_str(),
@@ -217,7 +225,14 @@ ggml_context * pmkvq_store::init_tensors() {
         /*.n_layers    =*/ (uint32_t) layers.size(),
         /*.layers      =*/ layers.data(),
         /*.rope_type   =*/ llama_model_rope_type(model),
+        /*.n_devices   =*/ (uint32_t) names.size(),
+        /*.devices     =*/ names.data(),
     };
+
+    if (cache) {
+        rt->cache_free(cache);
+        cache = nullptr;
+    }
 
     char err[PMKVQ_ERR_SIZE] = "";
     if (rt->cache_new(plan.get(), &desc_model, n_ctx, n_seq_max, scratch_bytes, hparams->no_alloc, &cache, err, sizeof(err)) != 0) {
@@ -237,33 +252,105 @@ ggml_context * pmkvq_store::init_tensors() {
         rt->cache_side(cache, i, &sides[i]);
         rt->cache_transform(cache, i, &transforms[i]);
     }
+}
 
-    ggml_init_params params = {
-        /*.mem_size   =*/ (desc.n_pools + 2)*ggml_tensor_overhead(),
-        /*.mem_buffer =*/ nullptr,
-        /*.no_alloc   =*/ true,
-    };
+void pmkvq_store::place_layers() {
+    create_cache();
 
-    ggml_context * ctx = ggml_init(params);
-    if (!ctx) {
-        throw std::runtime_error("failed to create ggml context for kv cache");
+    // whether a device has the operations for a layer depends on the groups, which the cache was asked for; a layer that
+    // moves changes the pools, so that it is asked again
+    size_t n_moved = 0;
+    std::string names;
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const auto & device = devices[layers[i].device];
+
+        bool ok = true;
+        for (uint32_t n_tokens : { 1u, std::min(n_ctx, std::max(1u, n_ubatch)) }) {
+            ok = ok && pmkvq_device_runs(device, layers[i], desc, pools, sides[2*i], sides[2*i + 1], rt->cache_meta_bytes(cache, layers[i].device), n_tokens);
+        }
+        if (!ok) {
+            if (names.find(device.name) == std::string::npos) {
+                names += (names.empty() ? "" : ", ") + device.name;
+            }
+            layer_devs[i] = nullptr;
+            n_moved++;
+        }
     }
 
-    for (uint32_t i = 0; i < desc.n_pools; ++i) {
-        ggml_tensor * t = ggml_new_tensor_3d(ctx, GGML_TYPE_I8, 32*pools[i].head_dim, pools[i].n_pages, pools[i].n_head_kv);
-        ggml_format_name(t, "cache_pmkvq_pool_%u", i);
-        t_pool.push_back(t);
+    if (n_moved > 0) {
+        LLAMA_LOG_WARN("%s: the progressive KV cache and the attention of %zu of %zu layers run on the CPU: this build has no operations for them on %s\n",
+                __func__, n_moved, layers.size(), names.c_str());
+
+        create_cache();
+    }
+}
+
+std::vector<std::pair<ggml_backend_buffer_type_t, ggml_context *>> pmkvq_store::init_tensors() {
+    if (layers.empty()) {
+        throw std::runtime_error("pmkvq: this model has no layer with a KV cache that a plan can apply to: remove '--pmkvq-plan'");
     }
 
-    t_meta = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, desc.meta_bytes);
-    ggml_set_name(t_meta, "cache_pmkvq_meta");
-
-    if (desc.transform_bytes > 0) {
-        t_transforms = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, desc.transform_bytes/sizeof(float));
-        ggml_set_name(t_transforms, "cache_pmkvq_transforms");
+    if (auto * probe = pmkvq_probe_current()) {
+        probe->finish(*model, layers); // throws
     }
 
-    return ctx;
+    place_layers();
+
+    std::vector<std::pair<ggml_backend_buffer_type_t, ggml_context *>> res;
+
+    t_pool.resize(desc.n_pools);
+    t_shrink.resize(desc.n_pools);
+
+    for (uint32_t id = 0; id < devices.size(); ++id) {
+        auto & device = devices[id];
+
+        ggml_init_params params = {
+            /*.mem_size   =*/ (2*desc.n_pools + 4)*ggml_tensor_overhead(),
+            /*.mem_buffer =*/ nullptr,
+            /*.no_alloc   =*/ true,
+        };
+
+        ggml_context * ctx = ggml_init(params);
+        if (!ctx) {
+            throw std::runtime_error("failed to create ggml context for kv cache");
+        }
+        res.emplace_back(device.buft, ctx);
+
+        for (uint32_t i = 0; i < desc.n_pools; ++i) {
+            if (pools[i].device == id) {
+                t_pool[i] = ggml_new_tensor_3d(ctx, GGML_TYPE_I8, 32*pools[i].head_dim, pools[i].n_pages, pools[i].n_head_kv);
+                ggml_format_name(t_pool[i], "cache_pmkvq_pool_%u", i);
+            }
+        }
+
+        device.t_meta = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, rt->cache_meta_bytes(cache, id));
+        ggml_set_name(device.t_meta, "cache_pmkvq_meta");
+
+        if (desc.transform_bytes > 0) {
+            device.t_transforms = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, desc.transform_bytes/sizeof(float));
+            ggml_set_name(device.t_transforms, "cache_pmkvq_transforms");
+        }
+
+        if (device.direct) {
+            continue;
+        }
+
+        device.t_sides = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, desc.n_sides*sizeof(pmkvq_side_desc));
+        ggml_set_name(device.t_sides, "cache_pmkvq_sides");
+
+        device.t_ops = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, pmkvq_device::MAX_OPS*sizeof(pmkvq_block_op));
+        ggml_set_name(device.t_ops, "cache_pmkvq_ops");
+
+        for (uint32_t i = 0; i < desc.n_pools; ++i) {
+            if (pools[i].device == id) {
+                t_shrink[i] = pmkvq_build_shrink(ctx, t_pool[i], device.t_meta, device.t_ops, device.t_sides, desc);
+                ggml_format_name(t_shrink[i], "pmkvq_shrink_%u", i);
+            }
+        }
+    }
+
+    return res;
 }
 
 // Blocks lie anywhere in the pool, so attention jumps between pages of 4 KiB: a translation for each is slow. Ask for large ones.
@@ -288,20 +375,34 @@ static void pmkvq_use_huge_pages(void * data, size_t size) {
 
 void pmkvq_store::init_data() {
     for (auto * t : t_pool) {
-        pmkvq_use_huge_pages(t->data, ggml_nbytes(t));
+        if (ggml_backend_buffer_is_host(t->buffer)) {
+            pmkvq_use_huge_pages(t->data, ggml_nbytes(t));
+        }
     }
 
     clear(false);
 
-    if (t_transforms && rt->write_transforms(cache, (float *) t_transforms->data) != 0) {
-        throw std::runtime_error("pmkvq: the plan's transforms can't be set up");
+    if (desc.transform_bytes > 0) {
+        std::vector<float> data(desc.transform_bytes/sizeof(float));
+        if (rt->write_transforms(cache, data.data()) != 0) {
+            throw std::runtime_error("pmkvq: the plan's transforms can't be set up");
+        }
+        for (auto & device : devices) {
+            ggml_backend_tensor_set(device.t_transforms, data.data(), 0, ggml_nbytes(device.t_transforms));
+        }
+    }
+
+    for (auto & device : devices) {
+        if (!device.direct) {
+            ggml_backend_tensor_set(device.t_sides, sides.data(), 0, ggml_nbytes(device.t_sides));
+        }
     }
 
     build_graphs_shrink();
 }
 
 size_t pmkvq_store::size_transforms() const {
-    return t_transforms ? ggml_nbytes(t_transforms) : 0;
+    return devices.size()*desc.transform_bytes;
 }
 
 size_t pmkvq_store::size_pool() const {
@@ -313,7 +414,11 @@ size_t pmkvq_store::size_pool() const {
 }
 
 size_t pmkvq_store::size_meta() const {
-    return ggml_nbytes(t_meta);
+    size_t res = 0;
+    for (const auto & device : devices) {
+        res += ggml_nbytes(device.t_meta);
+    }
+    return res;
 }
 
 void pmkvq_store::log_sizes(bool no_alloc) const {
@@ -327,6 +432,20 @@ void pmkvq_store::log_sizes(bool no_alloc) const {
     LLAMA_LOG_INFO("%s: size = %7.2f MiB (%6u cells, %3zu layers): pages %7.2f MiB, tables and parameters %7.2f MiB, attention scratch %7.2f MiB, transforms %7.2f MiB; f16 would need %7.2f MiB%s\n", __func__,
             (size_pool() + size_meta() + scratch_bytes + size_transforms())/mib, n_cell, layers.size(),
             size_pool()/mib, size_meta()/mib, scratch_bytes/mib, size_transforms()/mib, f16/mib, no_alloc ? " (not allocated)" : "");
+
+    for (uint32_t id = 0; id < devices.size(); ++id) {
+        if (devices.size() == 1 && devices[id].direct) {
+            break; // everything is on the CPU
+        }
+        size_t pages = 0;
+        for (uint32_t i = 0; i < desc.n_pools; ++i) {
+            pages += pools[i].device == id ? ggml_nbytes(t_pool[i]) : 0;
+        }
+        const size_t n_layers = std::count_if(layers.begin(), layers.end(), [&](const pmkvq_layer_desc & l) { return l.device == id; });
+
+        LLAMA_LOG_INFO("%s: %10s: %3zu layers: pages %7.2f MiB, tables and parameters %7.2f MiB\n", __func__,
+                devices[id].name.c_str(), n_layers, pages/mib, ggml_nbytes(devices[id].t_meta)/mib);
+    }
 
     // whole blocks are narrowed: the one that the window begins in waits for its newest token
     LLAMA_LOG_INFO("%s: of each sequence, the first %u and the latest %u to %u tokens stay at 16 bits\n", __func__,
@@ -389,32 +508,70 @@ bool pmkvq_store::apply(const std::vector<uint32_t> & idxs) {
     if (!run_block_ops(ops, n_ops, done)) {
         // the blocks whose operation ran are where it put them
         rt->commit_partly(cache, done.data(), n_ops);
-        rt->sync_table(cache, (uint8_t *) t_meta->data);
+        sync_tables();
         return false;
     }
 
     rt->commit(cache);
-    rt->sync_table(cache, (uint8_t *) t_meta->data);
+    sync_tables();
 
     return true;
 }
 
+void pmkvq_store::write(const pmkvq_device & device, ggml_tensor * t, const void * data, size_t offset, size_t size) const {
+    ggml_backend_t backend = lctx ? device.backend(lctx->get_sched()) : nullptr;
+
+    // What is sent is read before the call returns: CUDA stages copies from memory that is not pinned, and ours never is. So
+    // the source may change afterwards
+    if (backend) {
+        ggml_backend_tensor_set_async(backend, t, data, offset, size);
+    } else {
+        ggml_backend_tensor_set(t, data, offset, size);
+    }
+}
+
+void pmkvq_store::sync_tables() {
+    for (uint32_t id = 0; id < devices.size(); ++id) {
+        auto & device = devices[id];
+
+        if (device.direct) {
+            rt->sync_table(cache, id, (uint8_t *) device.t_meta->data);
+            continue;
+        }
+
+        const pmkvq_table_change * changes = nullptr;
+
+        const uint32_t n = rt->table_changes(cache, id, &changes);
+        for (uint32_t i = 0; i < n; ++i) {
+            write(device, device.t_meta, changes[i].data, changes[i].offset, changes[i].size);
+        }
+    }
+}
+
 void pmkvq_store::clear(bool data) {
-    if (!t_meta || !t_meta->data) {
+    if (devices.empty() || !devices[0].t_meta || !devices[0].t_meta->data) {
         return;
     }
 
     // for tests: what was never written must not matter
     static const bool poison = getenv("PMKVQ_POISON") != nullptr;
     if (data || poison) {
-        for (auto * t : t_pool) {
-            memset(t->data, poison ? 0xff : 0, ggml_nbytes(t));
+        // a batch that is still being computed keeps its data
+        if (lctx) {
+            ggml_backend_sched_synchronize(lctx->get_sched());
         }
-        memset(t_meta->data, poison ? 0xff : 0, ggml_nbytes(t_meta));
+
+        auto fill = [](ggml_tensor * t) {
+            ggml_backend_tensor_memset(t, poison ? 0xff : 0, 0, ggml_nbytes(t));
+        };
+        std::for_each(t_pool.begin(), t_pool.end(), fill);
+        for (auto & device : devices) {
+            fill(device.t_meta);
+        }
     }
 
     rt->reset(cache);
-    rt->sync_table(cache, (uint8_t *) t_meta->data);
+    sync_tables();
 }
 
 size_t pmkvq_store::describe(char * buf, size_t n) const {
@@ -447,8 +604,10 @@ struct pmkvq_store::shrink_args {
 };
 
 void pmkvq_store::build_graphs_shrink() {
+    const size_t n_graph = 8; // a node and its sources
+
     ggml_init_params params = {
-        /*.mem_size   =*/ desc.n_pools*(ggml_tensor_overhead() + 64 + ggml_graph_overhead_custom(1, false)),
+        /*.mem_size   =*/ desc.n_pools*(ggml_tensor_overhead() + 64 + ggml_graph_overhead_custom(n_graph, false)),
         /*.mem_buffer =*/ nullptr,
         /*.no_alloc   =*/ false,
     };
@@ -462,28 +621,74 @@ void pmkvq_store::build_graphs_shrink() {
         auto args = std::make_unique<shrink_args>();
 
         args->rt = rt;
-        args->op = {
-            /*.ops         =*/ nullptr,
-            /*.done        =*/ nullptr,
-            /*.n_ops       =*/ 0,
-            /*.n_head_kv   =*/ pools[i].n_head_kv,
-            /*.head_dim    =*/ pools[i].head_dim,
-            /*.n_pages     =*/ pools[i].n_pages,
-            /*.n_blocks    =*/ desc.n_blocks,
-            /*.pool        =*/ (uint8_t *) t_pool[i]->data,
-            /*.meta        =*/ (uint8_t *) t_meta->data,
-            /*.sides       =*/ sides.data(),
-            /*.n_sides     =*/ desc.n_sides,
-            /*.table_bytes =*/ desc.table_bytes,
-        };
+        args->gf = ggml_new_graph_custom(ctx_shrink, n_graph, false);
 
-        ggml_tensor * node = ggml_custom_4d(ctx_shrink, GGML_TYPE_I32, 1, 1, 1, 1, nullptr, 0, shrink_args::compute, GGML_N_TASKS_MAX, args.get());
-        ggml_format_name(node, "pmkvq_shrink_%u", i);
+        ggml_tensor * node = t_shrink[i];
 
-        args->gf = ggml_new_graph_custom(ctx_shrink, 1, false);
+        if (!node) {
+            args->op = {
+                /*.ops         =*/ nullptr,
+                /*.done        =*/ nullptr,
+                /*.n_ops       =*/ 0,
+                /*.n_head_kv   =*/ pools[i].n_head_kv,
+                /*.head_dim    =*/ pools[i].head_dim,
+                /*.n_pages     =*/ pools[i].n_pages,
+                /*.n_blocks    =*/ desc.n_blocks,
+                /*.pool        =*/ (uint8_t *) t_pool[i]->data,
+                /*.meta        =*/ (uint8_t *) devices[pools[i].device].t_meta->data,
+                /*.sides       =*/ sides.data(),
+                /*.n_sides     =*/ desc.n_sides,
+                /*.table_bytes =*/ desc.table_bytes,
+            };
+
+            node = ggml_custom_4d(ctx_shrink, GGML_TYPE_I32, 1, 1, 1, 1, nullptr, 0, shrink_args::compute, GGML_N_TASKS_MAX, args.get());
+            ggml_format_name(node, "pmkvq_shrink_%u", i);
+        }
+
         ggml_build_forward_expand(args->gf, node);
 
         args_shrink.push_back(std::move(args));
+    }
+}
+
+void pmkvq_store::run_on_host(shrink_args & args) const {
+    args.op.ops   = args.ops.data();
+    args.op.done  = args.done.data();
+    args.op.n_ops = args.ops.size();
+
+    auto * sched = lctx->get_sched();
+
+    // an abort callback stops a graph after a node, so that this one, of one node, always runs to its end. The graph
+    // of the model, which comes next, is what is aborted then
+    ggml_backend_graph_compute(ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1), args.gf);
+}
+
+// The table and the pages that the operations change are read by what is computed next on the same backend, in the order in
+// which it was told to: nothing waits here, and an operation that was accepted is done.
+void pmkvq_store::run_on_device(shrink_args & args, uint32_t pool) const {
+    const auto & device = devices[pools[pool].device];
+
+    ggml_backend_t backend = device.backend(lctx->get_sched());
+    ggml_tensor  * node    = t_shrink[pool];
+
+    for (size_t first = 0; backend && first < args.ops.size(); first += pmkvq_device::MAX_OPS) {
+        const uint32_t n = std::min<size_t>(args.ops.size() - first, pmkvq_device::MAX_OPS);
+
+        write(device, device.t_ops, args.ops.data() + first, 0, n*sizeof(pmkvq_block_op));
+        pmkvq_set_shrink(node, n);
+
+        const bool counted = ggml_backend_buffer_is_host(node->buffer);
+        if (counted) {
+            memset(node->data, 0, ggml_nbytes(node));
+        }
+
+        if (ggml_backend_graph_compute_async(backend, args.gf) != GGML_STATUS_SUCCESS) {
+            break;
+        }
+
+        for (uint32_t i = 0; i < n; ++i) {
+            args.done[first + i] = counted ? ((const uint32_t *) node->data)[i] : pools[pool].n_head_kv;
+        }
     }
 }
 
@@ -507,30 +712,25 @@ bool pmkvq_store::run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops, std:
         args->idx.push_back(i);
     }
 
-    // the CPU backend is the scheduler's last
-    auto * sched   = lctx->get_sched();
-    auto * backend = ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1);
-
     uint32_t n_done = 0;
 
-    for (auto & args : args_shrink) {
-        if (args->ops.empty()) {
+    for (uint32_t pool = 0; pool < args_shrink.size(); ++pool) {
+        auto & args = *args_shrink[pool];
+        if (args.ops.empty()) {
             continue;
         }
 
-        args->done.assign(args->ops.size(), 0);
+        args.done.assign(args.ops.size(), 0);
 
-        args->op.ops   = args->ops.data();
-        args->op.done  = args->done.data();
-        args->op.n_ops = args->ops.size();
+        if (t_shrink[pool]) {
+            run_on_device(args, pool);
+        } else {
+            run_on_host(args);
+        }
 
-        // an abort callback stops a graph after a node, so that this one, of one node, always runs to its end. The graph
-        // of the model, which comes next, is what is aborted then
-        ggml_backend_graph_compute(backend, args->gf);
-
-        for (size_t i = 0; i < args->ops.size(); ++i) {
-            done[args->idx[i]] = args->done[i] == args->op.n_head_kv;
-            n_done += done[args->idx[i]];
+        for (size_t i = 0; i < args.ops.size(); ++i) {
+            done[args.idx[i]] = args.done[i] == pools[pool].n_head_kv;
+            n_done += done[args.idx[i]];
         }
     }
 
@@ -558,6 +758,8 @@ static ggml_tensor * pmkvq_mul_hadamard(ggml_context * ctx, ggml_tensor * x, ggm
 
 ggml_tensor * pmkvq_store::build_transform(ggml_context * ctx, ggml_tensor * x, uint32_t ikv, int side, transform_part part) const {
     const auto & t = transforms[2*ikv + side];
+
+    ggml_tensor * t_transforms = devices[layers[ikv].device].t_transforms;
 
     if (!t_transforms || (t.hadamard == 0 && t.center == 0 && t.factor == PMKVQ_FACTOR_NONE)) {
         return x;
@@ -619,6 +821,10 @@ ggml_tensor * pmkvq_store::build_transform(ggml_context * ctx, ggml_tensor * x, 
     return hadamard(factor(part == TRANSFORM_STORED ? center(x) : x));
 }
 
+ggml_backend_t pmkvq_store::backend(ggml_backend_sched_t sched, uint32_t ikv) const {
+    return devices[layers[ikv].device].backend(sched);
+}
+
 ggml_tensor * pmkvq_store::build_stored(ggml_context * ctx, ggml_tensor * cur, uint32_t ikv, int side) const {
     return cur ? build_transform(ctx, cur, ikv, side, TRANSFORM_STORED) : nullptr;
 }
@@ -626,7 +832,7 @@ ggml_tensor * pmkvq_store::build_stored(ggml_context * ctx, ggml_tensor * cur, u
 ggml_tensor * pmkvq_store::build_store(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * idxs, uint32_t ikv, int side) const {
     const auto & s = sides[2*ikv + side];
 
-    return pmkvq_build_store(ctx, cur, idxs, t_pool[s.pool], t_meta, { s, desc }, side);
+    return pmkvq_build_store(ctx, cur, idxs, t_pool[s.pool], devices[layers[ikv].device].t_meta, { s, desc }, side);
 }
 
 ggml_tensor * pmkvq_store::build_attn(
@@ -645,6 +851,8 @@ ggml_tensor * pmkvq_store::build_attn(
     const auto & sk = sides[2*ikv + 0];
     const auto & sv = sides[2*ikv + 1];
 
+    const auto & device = devices[layers[ikv].device];
+
     // a constant that all scores lose shows in a cap or beside a sink, and then weights don't sum to one either
     if (((transforms[2*ikv + 0].center || transforms[2*ikv + 1].center) && sinks) || (transforms[2*ikv + 0].center && softcap != 0.0f)) {
         throw std::runtime_error("pmkvq: the plan's transforms have centers, which don't work with the attention of this model (" +
@@ -653,8 +861,8 @@ ggml_tensor * pmkvq_store::build_attn(
 
     q = build_transform(ctx, q, ikv, 0, TRANSFORM_QUERY);
 
-    ggml_tensor * partial = pmkvq_build_attn(ctx, q, k_cur, v_cur, kq_mask, idxs, t_pool[sk.pool], t_pool[sv.pool], t_meta,
-            { sk, desc }, { sv, desc }, layers[ikv].head_dim_v, kq_scale, softcap, max_bias);
+    ggml_tensor * partial = pmkvq_build_attn(ctx, q, k_cur, v_cur, kq_mask, idxs, t_pool[sk.pool], t_pool[sv.pool], device.t_meta,
+            { sk, desc }, { sv, desc }, !device.direct, layers[ikv].head_dim_v, kq_scale, softcap, max_bias);
 
     ggml_tensor * cur = pmkvq_build_merge(ctx, partial, sinks);
 

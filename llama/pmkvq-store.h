@@ -6,6 +6,7 @@
 #pragma once
 
 #include "pmkvq.h"
+#include "pmkvq-device.h"
 
 #include "ggml.h"
 #include "ggml-backend.h"
@@ -81,10 +82,11 @@ public:
     // the cells that the storage belongs to; they must outlive it
     void set_cells(const llama_kv_cells * cells);
 
-    void add_layer(int32_t il);
+    // offload: the layer's K and V go where its weights are, if that device has the operations for it
+    void add_layer(int32_t il, bool offload);
 
-    // create the tensors, without allocating them
-    ggml_context * init_tensors();
+    // create the tensors, without allocating them: a context for each device
+    std::vector<std::pair<ggml_backend_buffer_type_t, ggml_context *>> init_tensors();
 
     // the tensors were allocated (unless no_alloc)
     void init_data();
@@ -128,10 +130,12 @@ public:
                 uint32_t   ikv,
              std::vector<ggml_tensor *> & nodes) const;
 
+    // graph: the backend that the nodes of a layer have to stay on
+    ggml_backend_t backend(ggml_backend_sched_t sched, uint32_t ikv) const;
+
     // bytes
     size_t size_pool() const;
     size_t size_meta() const;
-    size_t size_scratch() const { return scratch_bytes; }
     size_t size_transforms() const;
 
 private:
@@ -153,9 +157,11 @@ private:
     uint32_t n_seq_max = 0;
     uint32_t n_cell    = 0;
 
-    size_t scratch_bytes = 0;
+    size_t scratch_bytes = 0; // the attention's partial results, and the block operations on their way to a device
 
-    std::vector<pmkvq_layer_desc> layers;
+    std::vector<pmkvq_layer_desc>   layers;
+    std::vector<ggml_backend_dev_t> layer_devs; // NULL: the CPU
+    std::vector<pmkvq_device>       devices;    // that layers are on
 
     pmkvq_cache * cache = nullptr;
 
@@ -165,13 +171,22 @@ private:
     std::vector<pmkvq_transform_desc> transforms;
 
     std::vector<ggml_tensor *> t_pool;
-    ggml_tensor *              t_meta = nullptr;
-    ggml_tensor *              t_transforms = nullptr; // NULL: the plan has none
+    std::vector<ggml_tensor *> t_shrink; // of each pool, the node that runs block operations on a device; NULL where the host does
 
     // the prebuilt graphs of block operations, one per pool, each of one node, and their inputs
     struct shrink_args;
     std::vector<std::unique_ptr<shrink_args>> args_shrink;
     ggml_context * ctx_shrink = nullptr;
+
+    // the layers' devices, and the cache that is laid out for them
+    void place_layers();
+    void create_cache();
+
+    // the tables as they are now, on their way to the devices
+    void sync_tables();
+
+    // write to a tensor of a device in the order of what is computed there; at once before the first batch
+    void write(const pmkvq_device & device, ggml_tensor * t, const void * data, size_t offset, size_t size) const;
 
     // x: [head_dim, n_head, n_tokens] with n_head a multiple of n_head_kv
     enum transform_part { TRANSFORM_STORED, TRANSFORM_QUERY, TRANSFORM_OUTPUT };
@@ -181,7 +196,6 @@ private:
 
     // done[i]: operation i ran to its end. Returns false if any did not
     bool run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops, std::vector<uint8_t> & done);
+    void run_on_host  (shrink_args & args) const;
+    void run_on_device(shrink_args & args, uint32_t pool) const;
 };
-
-// the number of parts that the visible cells are split into for n_tokens queries
-int64_t pmkvq_n_chunk(int64_t n_tokens, int64_t n_kv);

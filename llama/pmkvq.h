@@ -6,8 +6,8 @@
 // Storage, as all sides agree on it (Rust: src/geometry.rs):
 //   block    128 cells of one layer and side (K or V), with a width of 16, 8, 4 or 2 bits
 //   page     what 128 tokens of one head take at 2 bits: 32*head_dim bytes
-//   pool     [n_head_kv][n_pages][32*head_dim] bytes, one for each distinct (n_head_kv, head_dim)
-//   meta     for each side: a table of pmkvq_block, then the parameters (min, max) of its groups
+//   pool     [n_head_kv][n_pages][32*head_dim] bytes, one for each distinct (device, n_head_kv, head_dim)
+//   meta     one for each device. For each side: a table of pmkvq_block, then the parameters (min, max) of its groups
 //
 // Every function returns 0 on success. On failure it writes a message that is fit for a user into err and changes nothing.
 
@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define PMKVQ_ABI_VERSION 2
+#define PMKVQ_ABI_VERSION 3
 
 #define PMKVQ_BLOCK     128 // cells in a block
 #define PMKVQ_MAX_PAGES 8   // pages of a block at 16 bits
@@ -52,6 +52,7 @@ typedef struct pmkvq_layer_desc {
     uint32_t n_head_kv;
     uint32_t head_dim_k;
     uint32_t head_dim_v;
+    uint32_t device; // in pmkvq_model_desc
 } pmkvq_layer_desc;
 
 typedef struct pmkvq_model_desc {
@@ -61,6 +62,8 @@ typedef struct pmkvq_model_desc {
     uint32_t     n_layers;
     const pmkvq_layer_desc * layers;
     int32_t      rope_type; // enum llama_rope_type
+    uint32_t     n_devices; // that the layers are on; 0: nobody has placed them
+    const char * const * devices; // names
 } pmkvq_model_desc;
 
 // llama.cpp's cells: pos -1 is an empty cell, seq is a bit set of the sequences that use it
@@ -71,6 +74,7 @@ typedef struct pmkvq_cells {
 } pmkvq_cells;
 
 typedef struct pmkvq_pool_desc {
+    uint32_t device;
     uint32_t n_head_kv;
     uint32_t head_dim;
     uint32_t n_pages;
@@ -80,8 +84,15 @@ typedef struct pmkvq_side_desc {
     uint32_t pool;
     uint32_t group;  // values along the head dimension that share (min, max); 0: the side stays at 16 bits
     uint32_t range;  // of a group, in the step to 2 bits. 0: it stays, 1: it is fitted
-    uint64_t offset; // of the side's table in the meta buffer, a multiple of 64; the parameters follow the table
+    uint64_t offset; // of the side's table in the meta buffer of its device, a multiple of 64; the parameters follow the table
 } pmkvq_side_desc;
+
+// entries of a table that changed
+typedef struct pmkvq_table_change {
+    const void * data;
+    uint64_t     offset; // in the meta buffer
+    uint64_t     size;
+} pmkvq_table_change;
 
 enum {
     PMKVQ_FACTOR_NONE   = 0,
@@ -105,9 +116,8 @@ typedef struct pmkvq_cache_desc {
     uint32_t n_blocks;
     uint32_t n_pools;
     uint32_t n_sides;     // 2 * layers
-    uint64_t meta_bytes;  // all tables and parameters
     uint64_t table_bytes; // of one side: its parameters start here
-    uint64_t transform_bytes; // all transforms
+    uint64_t transform_bytes; // all transforms; every device has a copy
     uint32_t sink;        // first and latest tokens of a sequence that stay at 16 bits
     uint32_t window;
 } pmkvq_cache_desc;
@@ -216,6 +226,8 @@ typedef struct pmkvq_runtime {
             uint64_t scratch_bytes, int estimate, pmkvq_cache ** cache, char * err, size_t n_err);
     void (*cache_free)(pmkvq_cache * cache);
     void (*cache_desc)(const pmkvq_cache * cache, pmkvq_cache_desc * desc);
+    // tables and parameters on a device
+    uint64_t (*cache_meta_bytes)(const pmkvq_cache * cache, uint32_t device);
     int  (*cache_pool)(const pmkvq_cache * cache, uint32_t pool, pmkvq_pool_desc * desc);
     int  (*cache_side)(const pmkvq_cache * cache, uint32_t side, pmkvq_side_desc * desc);
     int  (*cache_transform) (const pmkvq_cache * cache, uint32_t side, pmkvq_transform_desc * desc);
@@ -232,8 +244,10 @@ typedef struct pmkvq_runtime {
     void (*commit_partly)(pmkvq_cache * cache, const uint8_t * done, uint32_t n_ops); // those with done[i] != 0 ran, in the order of ops
     void (*rollback)     (pmkvq_cache * cache); // none ran
     void (*reset)      (pmkvq_cache * cache); // the cache was cleared
-    // copy the table entries that changed since the last call into the meta buffer
-    void (*sync_table) (pmkvq_cache * cache, uint8_t * meta);
+    // the table entries of a device that changed since the last call of either: copied into its meta buffer,
+    void (*sync_table) (pmkvq_cache * cache, uint32_t device, uint8_t * meta);
+    // or listed, for a buffer that the host can't write to. Returns their number; valid until the next call with the cache
+    uint32_t (*table_changes)(pmkvq_cache * cache, uint32_t device, const pmkvq_table_change ** changes);
     // what is held now, as JSON; returns the length without the terminator, and writes no more than n bytes
     size_t (*describe) (const pmkvq_cache * cache, const pmkvq_cells * cells, char * buf, size_t n);
 

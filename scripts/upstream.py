@@ -23,6 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("PMKVQ_CACHE_DIR") or ROOT / ".cache").resolve()
+# our own folders, and where they go in llama.cpp's tree
+OWN = {"llama": "src/pmkvq", "ggml-cuda": "ggml/src/ggml-cuda/pmkvq"}
 # files that come and go in a checkout and are not part of the source
 IGNORED = {".git", ".gitignore", ".gitmodules", ".gitattributes", ".github", ".devops", "__pycache__", ".DS_Store"}
 
@@ -163,7 +165,8 @@ def git(tree, *args, **env):
 def stage_hash():
     digest = hashlib.sha256()
     own = os.environ.get("PMKVQ_LLAMA_SRC", "")
-    parts = [ROOT / "vendor/llama.cpp.pin", ROOT / "patches/series", *series(), *sorted((ROOT / "llama").glob("*"))]
+    parts = [ROOT / "vendor/llama.cpp.pin", ROOT / "patches/series", *series()]
+    parts += [path for folder in OWN for path in sorted((ROOT / folder).glob("*"))]
     for path in parts:
         digest.update(f"{path.name}\0{sha256(path)}\n".encode())
     digest.update(own.encode())
@@ -182,10 +185,10 @@ def patched(into):
             if (sha256(into / name) if (into / name).is_file() else None) == old:
                 fail(f"{patch.name} did not change {name}: git applied nothing")
     shutil.rmtree(into / ".git")
-    own = into / "src/pmkvq"
-    own.mkdir()
-    for path in sorted((ROOT / "llama").glob("*")):
-        shutil.copy(path, own / path.name)
+    for folder, place in OWN.items():
+        (into / place).mkdir()
+        for path in sorted((ROOT / folder).glob("*")):
+            shutil.copy(path, into / place / path.name)
 
 
 def stage():
@@ -217,15 +220,15 @@ def import_series(folder):
         fail(f"{folder} is not empty")
     shutil.copytree(pristine(), folder, ignore=shutil.ignore_patterns(*IGNORED), symlinks=True, dirs_exist_ok=True)
     git(folder, "init", "--quiet", "--initial-branch=series")
-    (folder / ".git/info/exclude").write_text("src/pmkvq\n")
+    (folder / ".git/info/exclude").write_text("".join(f"{place}\n" for place in OWN.values()))
     git(folder, "add", "--all", "--force")
     git(folder, "commit", "--quiet", "--message", "upstream, pristine")
     git(folder, "tag", "pristine")
     for patch in series():
         git(folder, "am", "--quiet", "--keep-non-patch", "--keep-cr", str(patch))
-    own = folder / "src/pmkvq"
-    if not own.exists():
-        own.symlink_to(ROOT / "llama")
+    for name, place in OWN.items():
+        if not (folder / place).exists():
+            (folder / place).symlink_to(ROOT / name)
     return folder
 
 

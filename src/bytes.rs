@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! total = pages + tables + parameters + scratch + transforms
-//! pages        one pool per distinct (n_head_kv, head_dim); a page of a pool takes n_head_kv * 32 * head_dim bytes
+//! pages        one pool per distinct (device, n_head_kv, head_dim); a page of a pool takes n_head_kv * 32 * head_dim bytes
 //! tables       one per side (K or V of a layer), always
 //! parameters   (min, max) of the groups, per side, unless the side stays at 16 bits; never shrinks
 //! scratch      partial results of the attention nodes
@@ -74,6 +74,8 @@ impl LayoutParams {
 /// One pool of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolShape {
+    /// The device whose memory it lies in.
+    pub device: u32,
     pub n_head_kv: u32,
     pub head_dim: u32,
     /// Bytes of a page, all KV heads together.
@@ -163,18 +165,25 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of `shape` when side `i` ends at `widths[i]` (16 where `widths` is too short).
+    /// The layout of `shape` on one device when side `i` ends at `widths[i]` (16 where `widths` is too short).
     pub fn new(shape: &ModelShape, widths: &[Width], params: &LayoutParams) -> Layout {
+        Layout::on_devices(shape, widths, params, &[])
+    }
+
+    /// As [`Layout::new`], with layer `i` on device `devices[i]` (0 where `devices` is too short). Devices have pools of
+    /// their own; the budget stays one, so that all figures but the number of pages in a pool are those of one device.
+    pub fn on_devices(shape: &ModelShape, widths: &[Width], params: &LayoutParams, devices: &[u32]) -> Layout {
         let mut pools: Vec<PoolShape> = Vec::new();
         let mut sides = Vec::with_capacity(2 * shape.layers.len());
         let mut n_values = 0u64;
-        for layer in &shape.layers {
+        for (i, layer) in shape.layers.iter().enumerate() {
+            let device = devices.get(i).copied().unwrap_or(0);
             for side in Side::BOTH {
                 let (n_head_kv, head_dim) = (layer.n_head_kv, layer.head_dim(side) as u32);
-                let known = pools.iter().position(|p| (p.n_head_kv, p.head_dim) == (n_head_kv, head_dim));
+                let known = pools.iter().position(|p| (p.device, p.n_head_kv, p.head_dim) == (device, n_head_kv, head_dim));
                 let pool = known.unwrap_or_else(|| {
                     let page_row_bytes = page_row_bytes(n_head_kv, head_dim);
-                    pools.push(PoolShape { n_head_kv, head_dim, page_row_bytes });
+                    pools.push(PoolShape { device, n_head_kv, head_dim, page_row_bytes });
                     pools.len() - 1
                 });
                 let width = widths.get(sides.len()).copied().unwrap_or(Width::B16);

@@ -4,10 +4,12 @@ use std::ffi::{c_char, c_int};
 
 use super::describe::describe_json;
 use super::text::{read, report, write};
-use super::types::{CacheDesc, CacheHandle, CellsC, ModelDesc, PlanHandle, PoolDesc, SideDesc, TransformDesc};
+use super::types::{
+    CacheDesc, CacheHandle, CellsC, ModelDesc, PlanHandle, PoolDesc, SideDesc, TableChange, TransformDesc,
+};
 use super::{guard, FAILED};
 use crate::bytes::{Layout, LayoutParams};
-use crate::geometry::{BlockEntry, Side};
+use crate::geometry::Side;
 use crate::plan::Plan;
 use crate::policy::{BlockOp, CellView, Policy};
 use crate::shape::{LayerShape, ModelShape};
@@ -22,16 +24,30 @@ pub struct Cache {
     pub pool_pages: Vec<u32>,
     pub scratch_bytes: u64,
     transforms: Transforms,
-    sides: Vec<SideDesc>,
+    /// Names of the devices that layers are on; empty where nobody has placed them.
+    pub devices: Vec<String>,
+    pub sides: Vec<SideDesc>,
+    /// Bytes of the tables and parameters on each device.
+    meta_bytes: Vec<u64>,
     desc: CacheDesc,
-    /// The meta buffer does not hold the tables yet.
-    stale: bool,
+    /// By device: the meta buffer does not hold the tables yet.
+    pub stale: Vec<bool>,
+    /// What [`super::tables::table_changes`] returned last.
+    pub changes: Vec<TableChange>,
+}
+
+/// Where the layers are.
+struct Placement {
+    names: Vec<String>,
+    /// Of each layer, an index in `names`.
+    layers: Vec<u32>,
 }
 
 impl Cache {
     fn new(
         plan: &Plan,
         shape: &ModelShape,
+        placement: Placement,
         n_ctx: u32,
         n_seq_max: u32,
         scratch_bytes: u64,
@@ -39,13 +55,15 @@ impl Cache {
     ) -> Result<Cache, String> {
         let mut plan = plan.clone();
         plan.check_model(shape).map_err(|e| e.to_string())?;
-        let transform_bytes = plan.transform_bytes();
+        let n_devices = placement.names.len().max(1);
+        // every device has a copy of all transforms
+        let transform_bytes = plan.transform_bytes() * n_devices as u64;
         let params = LayoutParams { n_ctx, n_seq_max, scratch_bytes, transform_bytes, ..plan.params() };
         let budget = plan.fit_budget(shape, &params, estimate)?;
-        let layout = Layout::new(shape, &plan.finals(), &params);
+        let layout = Layout::on_devices(shape, &plan.finals(), &params, &placement.layers);
         let pool_pages = layout.pool_pages(budget).map_err(|e| e.to_string())?;
         let policy = Policy::new(plan.policy_config(&layout, &pool_pages, &params)).map_err(|e| e.to_string())?;
-        let mut offset = 0;
+        let mut meta_bytes = vec![0; n_devices];
         let sides = layout
             .sides
             .iter()
@@ -53,13 +71,14 @@ impl Cache {
             .map(|(i, side)| {
                 // a side that ends at 16 bits has no parameters
                 let group = if side.params_bytes == 0 { 0 } else { side.group as u32 };
+                let end = &mut meta_bytes[layout.pools[side.pool].device as usize];
                 let desc = SideDesc {
                     pool: side.pool as u32,
                     group,
                     range: plan.ranges.side(Side::BOTH[i % 2]) as u32,
-                    offset,
+                    offset: *end,
                 };
-                offset += (side.table_bytes + side.params_bytes).next_multiple_of(64);
+                *end += (side.table_bytes + side.params_bytes).next_multiple_of(64);
                 desc
             })
             .collect::<Vec<_>>();
@@ -67,32 +86,41 @@ impl Cache {
             n_blocks: layout.n_blocks,
             n_pools: layout.pools.len() as u32,
             n_sides: sides.len() as u32,
-            meta_bytes: offset,
             table_bytes: crate::geometry::table_bytes(layout.n_blocks as usize) as u64,
-            transform_bytes,
+            transform_bytes: plan.transform_bytes(),
             sink: plan.sink,
             window: plan.window,
         };
         let transforms = plan.transforms.as_ref().map(|t| Transforms::new(&plan.model, t)).unwrap_or_default();
-        Ok(Cache { plan, layout, policy, pool_pages, scratch_bytes, transforms, sides, desc, stale: true })
+        Ok(Cache {
+            plan,
+            layout,
+            policy,
+            pool_pages,
+            scratch_bytes,
+            transforms,
+            devices: placement.names,
+            sides,
+            desc,
+            stale: vec![true; n_devices],
+            meta_bytes,
+            changes: Vec::new(),
+        })
     }
 
     /// Bytes of all tables and parameters.
     pub fn meta_bytes(&self) -> u64 {
-        self.desc.meta_bytes
+        self.meta_bytes.iter().sum()
     }
 
-    /// Bytes of the transforms' vectors and matrices.
+    /// Bytes of the transforms' vectors and matrices, on all devices.
     pub fn transform_bytes(&self) -> u64 {
-        self.transforms.bytes
+        self.layout.transform_bytes
     }
 
-    fn write_entry(&self, meta: *mut u8, side: usize, block: usize) {
-        let entry = self.policy.table(side)[block];
-        // SAFETY: the meta buffer holds a table of n_blocks entries at every side's offset (contract of sync_table)
-        unsafe {
-            meta.add(self.sides[side].offset as usize).cast::<BlockEntry>().add(block).write(entry);
-        }
+    /// The device that a side (`2 * layer + side`) is on.
+    pub fn device(&self, side: usize) -> u32 {
+        self.layout.pools[self.sides[side].pool as usize].device
     }
 }
 
@@ -115,6 +143,21 @@ unsafe fn shape_of(model: &ModelDesc) -> Result<ModelShape, String> {
     })
 }
 
+unsafe fn placement_of(model: &ModelDesc) -> Result<Placement, String> {
+    if model.n_devices == 0 {
+        return Ok(Placement { names: Vec::new(), layers: Vec::new() });
+    }
+    let names = std::slice::from_raw_parts(model.devices, model.n_devices as usize);
+    let names: Result<Vec<String>, String> =
+        names.iter().map(|name| Ok(read(*name, "a device's name")?.unwrap_or("").to_string())).collect();
+    let layers = std::slice::from_raw_parts(model.layers, model.n_layers as usize);
+    let layers: Vec<u32> = layers.iter().map(|l| l.device).collect();
+    match layers.iter().find(|d| **d >= model.n_devices) {
+        Some(device) => Err(format!("a layer is on device {device} of {}", model.n_devices)),
+        None => Ok(Placement { names: names?, layers }),
+    }
+}
+
 /// The model that a description from llama.cpp stands for.
 ///
 /// # Safety
@@ -128,7 +171,7 @@ unsafe fn get<'a>(cache: *const CacheHandle) -> &'a Cache {
     &handle.0
 }
 
-unsafe fn get_mut<'a>(cache: *mut CacheHandle) -> &'a mut Cache {
+pub(super) unsafe fn get_mut<'a>(cache: *mut CacheHandle) -> &'a mut Cache {
     let handle = &mut *cache;
     &mut handle.0
 }
@@ -157,7 +200,8 @@ pub unsafe extern "C" fn cache_new(
 ) -> c_int {
     report(err, n_err, || {
         let shape = shape_of(&*model)?;
-        let new = Cache::new(&(*plan).0, &shape, n_ctx, n_seq_max, scratch_bytes, estimate != 0)?;
+        let placement = placement_of(&*model)?;
+        let new = Cache::new(&(*plan).0, &shape, placement, n_ctx, n_seq_max, scratch_bytes, estimate != 0)?;
         *cache = Box::into_raw(Box::new(CacheHandle(new)));
         Ok(())
     })
@@ -179,13 +223,19 @@ pub unsafe extern "C" fn cache_desc(cache: *const CacheHandle, desc: *mut CacheD
 
 /// # Safety
 /// As for [`cache_desc`].
+pub unsafe extern "C" fn cache_meta_bytes(cache: *const CacheHandle, device: u32) -> u64 {
+    get(cache).meta_bytes.get(device as usize).copied().unwrap_or(0)
+}
+
+/// # Safety
+/// As for [`cache_desc`].
 pub unsafe extern "C" fn cache_pool(cache: *const CacheHandle, pool: u32, desc: *mut PoolDesc) -> c_int {
     let cache = get(cache);
     let (Some(pool), Some(&n_pages)) = (cache.layout.pools.get(pool as usize), cache.pool_pages.get(pool as usize))
     else {
         return FAILED;
     };
-    *desc = PoolDesc { n_head_kv: pool.n_head_kv, head_dim: pool.head_dim, n_pages };
+    *desc = PoolDesc { device: pool.device, n_head_kv: pool.n_head_kv, head_dim: pool.head_dim, n_pages };
     0
 }
 
@@ -314,26 +364,7 @@ pub unsafe extern "C" fn reset(cache: *mut CacheHandle) {
     guard((), || {
         let cache = get_mut(cache);
         cache.policy.reset();
-        cache.stale = true;
-    });
-}
-
-/// # Safety
-/// `cache` comes from [`cache_new`]; `meta` is writable for the `meta_bytes` of its description, and no kernel reads it.
-pub unsafe extern "C" fn sync_table(cache: *mut CacheHandle, meta: *mut u8) {
-    guard((), || {
-        let cache = get_mut(cache);
-        if std::mem::take(&mut cache.stale) {
-            for side in 0..cache.sides.len() {
-                for block in 0..cache.layout.n_blocks as usize {
-                    cache.write_entry(meta, side, block);
-                }
-            }
-        } else {
-            for &(side, block) in cache.policy.dirty() {
-                cache.write_entry(meta, side as usize, block as usize);
-            }
-        }
+        cache.stale.fill(true);
     });
 }
 

@@ -32,11 +32,11 @@ fn stored(cache: &Cache, tokens: &[[u32; 4]]) -> Value {
 }
 
 /// ```json
-/// { "n_ctx": 16384, "rule": "block", "tokens": 5000,
+/// { "n_ctx": 16384, "devices": ["CPU"], "rule": "block", "tokens": 5000,
 ///   "bytes": { "total", "pages", "tables_and_parameters", "scratch", "transforms", "pages_held", "held", "f16" },
 ///   "history": { "values": 1234, "bits": 5678 }, "recent": { "values": 1234, "bits": 5678 },
 ///   "shrinks": { "16-8", "8-4", "4-2", "started_narrow" },
-///   "layers": [ { "il": 0, "k": { "final": 4, "blocks": {"16": 1, ...}, "tokens": {"16": 128, ...}, "history": {"16": 0, ...}, "bytes": 1234 }, "v": ... } ] }
+///   "layers": [ { "il": 0, "device": 0, "k": { "final": 4, "blocks": {"16": 1, ...}, "tokens": {"16": 128, ...}, "history": {"16": 0, ...}, "bytes": 1234 }, "v": ... } ] }
 /// ```
 /// `total` is what is allocated (pages, tables, parameters, scratch, transforms), `held` what is in use of it; `f16` what a
 /// plain 16-bit cache of the same context allocates. `history` is what lies outside sinks, windows and open blocks, `recent`
@@ -68,11 +68,12 @@ pub fn describe_json(cache: &Cache, cells: CellView) -> Value {
                     "bytes": stats.sides[at].bytes,
                 })
             };
-            json!({ "il": layer.il, "k": side(Side::K), "v": side(Side::V) })
+            json!({ "il": layer.il, "device": cache.device(2 * i), "k": side(Side::K), "v": side(Side::V) })
         })
         .collect();
     json!({
         "n_ctx": cache.policy.config().n_ctx,
+        "devices": cache.devices,
         "rule": cache.plan.rule,
         "tokens": cells.pos.iter().filter(|p| **p >= 0).count(),
         "bytes": {

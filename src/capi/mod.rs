@@ -7,6 +7,7 @@ mod describe;
 mod ops;
 mod plan;
 pub mod probe;
+mod tables;
 mod text;
 pub mod types;
 
@@ -26,6 +27,7 @@ pub static RUNTIME: Runtime = Runtime {
     cache_new: cache::cache_new,
     cache_free: cache::cache_free,
     cache_desc: cache::cache_desc,
+    cache_meta_bytes: cache::cache_meta_bytes,
     cache_pool: cache::cache_pool,
     cache_side: cache::cache_side,
     cache_transform: cache::cache_transform,
@@ -37,7 +39,8 @@ pub static RUNTIME: Runtime = Runtime {
     commit_partly: cache::commit_partly,
     rollback: cache::rollback,
     reset: cache::reset,
-    sync_table: cache::sync_table,
+    sync_table: tables::sync_table,
+    table_changes: tables::table_changes,
     describe: cache::describe,
     op_store: ops::op_store,
     op_shrink: ops::op_shrink,

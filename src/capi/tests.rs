@@ -8,16 +8,17 @@ use std::mem::size_of;
 #[test]
 fn sizes_agree_with_the_header() {
     assert_eq!(size_of::<BlockOp>(), 80);
-    assert_eq!(size_of::<LayerDesc>(), 20);
-    assert_eq!(size_of::<ModelDesc>(), 40);
+    assert_eq!(size_of::<LayerDesc>(), 24);
+    assert_eq!(size_of::<ModelDesc>(), 48);
     assert_eq!(size_of::<CellsC>(), 24);
-    assert_eq!(size_of::<PoolDesc>(), 12);
+    assert_eq!(size_of::<PoolDesc>(), 16);
     assert_eq!(size_of::<SideDesc>(), 24);
     assert_eq!(size_of::<TransformDesc>(), 48);
-    assert_eq!(size_of::<CacheDesc>(), 48);
+    assert_eq!(size_of::<TableChange>(), 24);
+    assert_eq!(size_of::<CacheDesc>(), 40);
     assert_eq!(size_of::<OpStore>(), 88);
     assert_eq!(size_of::<OpShrink>(), 80);
     assert_eq!(size_of::<OpAttn>(), 216);
     assert_eq!(size_of::<OpMerge>(), 40);
-    assert_eq!(size_of::<Runtime>(), 208);
+    assert_eq!(size_of::<Runtime>(), 224);
 }

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int};
 use crate::geometry::BlockEntry;
 use crate::policy::BlockOp;
 
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// `pmkvq_layer_desc`
 #[repr(C)]
@@ -16,6 +16,8 @@ pub struct LayerDesc {
     pub n_head_kv: u32,
     pub head_dim_k: u32,
     pub head_dim_v: u32,
+    /// Index in [`ModelDesc::devices`].
+    pub device: u32,
 }
 
 /// `pmkvq_model_desc`
@@ -28,6 +30,10 @@ pub struct ModelDesc {
     pub layers: *const LayerDesc,
     /// `enum llama_rope_type`
     pub rope_type: i32,
+    /// 0: nobody has placed the layers; they count as one device's.
+    pub n_devices: u32,
+    /// Names.
+    pub devices: *const *const c_char,
 }
 
 /// `pmkvq_cells`
@@ -42,6 +48,7 @@ pub struct CellsC {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PoolDesc {
+    pub device: u32,
     pub n_head_kv: u32,
     pub head_dim: u32,
     pub n_pages: u32,
@@ -55,7 +62,17 @@ pub struct SideDesc {
     pub group: u32,
     /// 0: `RangeRule::Shift`, 1: `RangeRule::Fit`
     pub range: u32,
+    /// In the meta buffer of the layer's device.
     pub offset: u64,
+}
+
+/// `pmkvq_table_change`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct TableChange {
+    pub data: *const BlockEntry,
+    pub offset: u64,
+    pub size: u64,
 }
 
 /// `pmkvq_transform_desc`
@@ -78,7 +95,6 @@ pub struct CacheDesc {
     pub n_blocks: u32,
     pub n_pools: u32,
     pub n_sides: u32,
-    pub meta_bytes: u64,
     pub table_bytes: u64,
     pub transform_bytes: u64,
     pub sink: u32,
@@ -209,6 +225,7 @@ pub struct Runtime {
     ) -> c_int,
     pub cache_free: unsafe extern "C" fn(*mut CacheHandle),
     pub cache_desc: unsafe extern "C" fn(*const CacheHandle, *mut CacheDesc),
+    pub cache_meta_bytes: unsafe extern "C" fn(*const CacheHandle, u32) -> u64,
     pub cache_pool: unsafe extern "C" fn(*const CacheHandle, u32, *mut PoolDesc) -> c_int,
     pub cache_side: unsafe extern "C" fn(*const CacheHandle, u32, *mut SideDesc) -> c_int,
     pub cache_transform: unsafe extern "C" fn(*const CacheHandle, u32, *mut TransformDesc) -> c_int,
@@ -229,7 +246,8 @@ pub struct Runtime {
     pub commit_partly: unsafe extern "C" fn(*mut CacheHandle, *const u8, u32),
     pub rollback: unsafe extern "C" fn(*mut CacheHandle),
     pub reset: unsafe extern "C" fn(*mut CacheHandle),
-    pub sync_table: unsafe extern "C" fn(*mut CacheHandle, *mut u8),
+    pub sync_table: unsafe extern "C" fn(*mut CacheHandle, u32, *mut u8),
+    pub table_changes: unsafe extern "C" fn(*mut CacheHandle, u32, *mut *const TableChange) -> u32,
     pub describe: unsafe extern "C" fn(*const CacheHandle, *const CellsC, *mut c_char, usize) -> usize,
     pub op_store: unsafe extern "C" fn(*const OpStore, c_int, c_int) -> c_int,
     pub op_shrink: unsafe extern "C" fn(*const OpShrink, c_int, c_int) -> c_int,

@@ -53,6 +53,24 @@ fn a_side_without_a_group_stays_at_16_bits() {
 }
 
 #[test]
+fn devices_have_pools_of_their_own() {
+    let shape = samples::shape(4, 2, 128);
+    let params = samples::params(4096);
+    let widths = [Width::B4; 8];
+    let one = Layout::new(&shape, &widths, &params);
+    let two = Layout::on_devices(&shape, &widths, &params, &[0, 1, 1, 1]);
+    let pools: Vec<u32> = two.pools.iter().map(|p| p.device).collect();
+    assert_eq!(pools, [0, 1]);
+    assert_eq!(two.sides.iter().map(|s| s.pool).collect::<Vec<_>>(), [0, 0, 1, 1, 1, 1, 1, 1]);
+    assert_eq!(two.least_budget(), one.least_budget());
+    assert_eq!(two.full_budget(), one.full_budget());
+    // a quarter of the layers gets a quarter of the pages, to a page
+    let pages = two.pool_pages(one.comfortable_budget()).unwrap();
+    assert_eq!(pages.iter().sum::<u32>(), one.pool_pages(one.comfortable_budget()).unwrap()[0]);
+    assert!((3 * pages[0]).abs_diff(pages[1]) <= 3, "{pages:?}");
+}
+
+#[test]
 fn two_pools_share_what_is_left() {
     // K of 64 and V of 128: pages of 2,048 and 4,096 bytes
     let mut shape = samples::shape(1, 1, 64);

@@ -1,0 +1,119 @@
+// Nodes become operations: what a node says is read and checked by pmkvq-nodes.h, as on the CPU.
+
+#include "pmkvq-ggml.cuh"
+#include "pmkvq-cuda.h"
+#include "pmkvq-nodes.h"
+
+#include "ggml-cuda.h"
+
+static pmkvq_cuda_shrink pmkvq_shrink_on_device(const pmkvq_op_shrink & op) {
+    pmkvq_cuda_shrink res = {};
+    res.ops         = op.ops;
+    res.sides       = op.sides;
+    res.n_ops       = op.n_ops;
+    res.n_sides     = op.n_sides;
+    res.n_head_kv   = op.n_head_kv;
+    res.head_dim    = op.head_dim;
+    res.n_pages     = op.n_pages;
+    res.n_blocks    = op.n_blocks;
+    res.pool        = op.pool;
+    res.meta        = op.meta;
+    res.table_bytes = op.table_bytes;
+    res.done        = nullptr; // what follows in the stream runs after it, and nobody waits
+    return res;
+}
+
+// 0, or a cudaError_t
+static int pmkvq_run(const ggml_tensor * dst, const pmkvq_op_params & params, cudaStream_t stream) {
+    switch (params.kind) {
+        case PMKVQ_OP_STORE:
+            {
+                pmkvq_op_store op;
+                return pmkvq_read_store(dst, params, op) ? pmkvq_cuda_op_store(&op, stream) : cudaErrorInvalidValue;
+            }
+        case PMKVQ_OP_ATTN:
+            {
+                pmkvq_op_attn op;
+                return pmkvq_read_attn(dst, params, op) ? pmkvq_cuda_op_attn(&op, stream) : cudaErrorInvalidValue;
+            }
+        case PMKVQ_OP_MERGE:
+            {
+                pmkvq_op_merge op;
+                return pmkvq_read_merge(dst, params, op) ? pmkvq_cuda_op_merge(&op, stream) : cudaErrorInvalidValue;
+            }
+        case PMKVQ_OP_SHRINK:
+            {
+                pmkvq_op_shrink op;
+                if (!pmkvq_read_shrink(dst, params, op)) {
+                    return cudaErrorInvalidValue;
+                }
+                if (op.n_ops == 0) {
+                    return cudaSuccess;
+                }
+                const pmkvq_cuda_shrink shrink = pmkvq_shrink_on_device(op);
+                return pmkvq_cuda_op_shrink(&shrink, stream);
+            }
+        default:
+            return cudaErrorInvalidValue;
+    }
+}
+
+void ggml_cuda_op_pmkvq(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
+    pmkvq_op_params params;
+    GGML_ASSERT(pmkvq_get_params(dst, params) && "a custom node that is not ours");
+
+    // a node can't report an error, and a wrong answer must not look right
+    CUDA_CHECK((cudaError_t) pmkvq_run(dst, params, ctx.stream()));
+}
+
+// pool and meta are never copied to where a node happens to run
+static bool pmkvq_is_on_device(const ggml_tensor * t, int device) {
+    return t && t->buffer && ggml_backend_buffer_get_type(t->buffer) == ggml_backend_cuda_buffer_type(device);
+}
+
+// what is stored and shrunk is there to be attended to
+static bool pmkvq_has_kernels(uint32_t n_head_kv, uint32_t head_dim, uint32_t group) {
+    return pmkvq_cuda_supports_attn(n_head_kv, n_head_kv, head_dim, head_dim, group, group);
+}
+
+bool ggml_cuda_supports_pmkvq(int device, const ggml_tensor * op) {
+    pmkvq_op_params params;
+    if (!pmkvq_get_params(op, params)) {
+        return false;
+    }
+
+    auto on_device = [&](int first, int last) {
+        for (int i = first; i <= last; ++i) {
+            if (!pmkvq_is_on_device(op->src[i], device)) {
+                return false;
+            }
+        }
+        return true;
+    };
+
+    switch (params.kind) {
+        case PMKVQ_OP_STORE:
+            {
+                pmkvq_op_store o;
+                return on_device(2, 3) && pmkvq_read_store(op, params, o) && pmkvq_has_kernels(o.n_head_kv, o.head_dim, o.group);
+            }
+        case PMKVQ_OP_ATTN:
+            {
+                pmkvq_op_attn o;
+                return on_device(3, 5) && pmkvq_read_attn(op, params, o) &&
+                    pmkvq_cuda_supports_attn(o.n_head, o.n_head_kv, o.head_dim_k, o.head_dim_v, o.group_k, o.group_v);
+            }
+        case PMKVQ_OP_MERGE:
+            {
+                pmkvq_op_merge o;
+                return pmkvq_read_merge(op, params, o) && o.head_dim_v <= 576;
+            }
+        case PMKVQ_OP_SHRINK:
+            {
+                pmkvq_op_shrink o;
+                return on_device(0, 3) && pmkvq_read_shrink(op, params, o) && pmkvq_has_kernels(o.n_head_kv, o.head_dim, 0);
+            }
+        default:
+            return false;
+    }
+}

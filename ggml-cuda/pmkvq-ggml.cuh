@@ -1,0 +1,11 @@
+// pmkvq-ggml.cuh - ggml's CUDA backend meets the nodes of the progressive KV cache
+
+#pragma once
+
+#include "../common.cuh"
+
+// dst: a node that ggml_cuda_supports_pmkvq() accepted
+void ggml_cuda_op_pmkvq(ggml_backend_cuda_context & ctx, ggml_tensor * dst);
+
+// whether op is a custom node of ours, makes sense, has kernels and lies on the device
+bool ggml_cuda_supports_pmkvq(int device, const ggml_tensor * op);

@@ -1,0 +1,119 @@
+#include "pmkvq-device.h"
+#include "pmkvq-nodes.h"
+#include "pmkvq-ops.h"
+
+#include "ggml-cpp.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+// for tests: the CPU as a device whose memory the host can't write to
+static bool pmkvq_force_device_path() {
+    static const bool res = getenv("PMKVQ_FORCE_DEVICE_PATH") != nullptr;
+    return res;
+}
+
+pmkvq_device::pmkvq_device(ggml_backend_dev_t dev) : dev(dev) {
+    buft   = dev ? ggml_backend_dev_buffer_type(dev) : ggml_backend_cpu_buffer_type();
+    name   = dev ? ggml_backend_dev_name(dev) : "CPU";
+    direct = !dev && !pmkvq_force_device_path();
+}
+
+ggml_backend_t pmkvq_device::backend(ggml_backend_sched_t sched) const {
+    const int n = ggml_backend_sched_get_n_backends(sched);
+
+    for (int i = 0; dev && i < n; ++i) {
+        ggml_backend_t backend = ggml_backend_sched_get_backend(sched, i);
+        if (ggml_backend_get_device(backend) == dev) {
+            return backend;
+        }
+    }
+
+    // the CPU backend is the scheduler's last
+    return dev ? nullptr : ggml_backend_sched_get_backend(sched, n - 1);
+}
+
+size_t pmkvq_device::size_ops(uint32_t n_sides) const {
+    return direct ? 0 : MAX_OPS*(sizeof(pmkvq_block_op) + sizeof(uint32_t)) + n_sides*sizeof(pmkvq_side_desc);
+}
+
+ggml_backend_dev_t pmkvq_layer_device(ggml_backend_dev_t dev) {
+    return dev && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU ? dev : nullptr;
+}
+
+bool pmkvq_device_runs(
+                   const pmkvq_device & device,
+               const pmkvq_layer_desc & layer,
+               const pmkvq_cache_desc & cache,
+    const std::vector<pmkvq_pool_desc> & pools,
+                const pmkvq_side_desc & side_k,
+                const pmkvq_side_desc & side_v,
+                             uint64_t   meta_bytes,
+                             uint32_t   n_tokens) {
+    if (!device.dev) {
+        return true;
+    }
+
+    ggml_init_params params = {
+        /*.mem_size   =*/ 64*ggml_tensor_overhead(),
+        /*.mem_buffer =*/ nullptr,
+        /*.no_alloc   =*/ true,
+    };
+
+    ggml_context_ptr        ctx(ggml_init(params));
+    ggml_backend_buffer_ptr buf(ggml_backend_buft_alloc_buffer(device.buft, 0));
+    if (!ctx || !buf) {
+        return false;
+    }
+
+    auto on_device = [&](ggml_tensor * t) {
+        t->buffer = buf.get();
+        return t;
+    };
+    auto pool = [&](const pmkvq_side_desc & side) {
+        const auto & p = pools[side.pool];
+        return on_device(ggml_new_tensor_3d(ctx.get(), GGML_TYPE_I8, 32*p.head_dim, p.n_pages, p.n_head_kv));
+    };
+    auto bytes = [&](int64_t n) {
+        return on_device(ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I8, n));
+    };
+    auto rows = [&](uint32_t head_dim, uint32_t n_head) {
+        return ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, head_dim, n_head, n_tokens);
+    };
+
+    ggml_tensor * pool_k = pool(side_k);
+    ggml_tensor * pool_v = pool(side_v);
+    ggml_tensor * meta   = bytes(meta_bytes);
+    ggml_tensor * ops    = bytes(sizeof(pmkvq_block_op));
+    ggml_tensor * sides  = bytes(cache.n_sides*sizeof(pmkvq_side_desc));
+    ggml_tensor * idxs   = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I64, n_tokens);
+    ggml_tensor * mask   = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, (int64_t) cache.n_blocks*PMKVQ_BLOCK, n_tokens);
+    ggml_tensor * sinks  = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_F32, layer.n_head);
+    ggml_tensor * k      = rows(layer.head_dim_k, layer.n_head_kv);
+    ggml_tensor * v      = rows(layer.head_dim_v, layer.n_head_kv);
+    ggml_tensor * q      = rows(layer.head_dim_k, layer.n_head);
+
+    ggml_tensor * attn = pmkvq_build_attn(ctx.get(), q, k, v, mask, idxs, pool_k, pool_v, meta, { side_k, cache }, { side_v, cache }, true,
+            layer.head_dim_v, 1.0f, 0.0f, 0.0f);
+
+    ggml_tensor * nodes[] = {
+        attn,
+        pmkvq_build_store (ctx.get(), k, idxs, pool_k, meta, { side_k, cache }, 0),
+        pmkvq_build_store (ctx.get(), v, idxs, pool_v, meta, { side_v, cache }, 1),
+        pmkvq_build_merge (ctx.get(), attn, sinks),
+        pmkvq_build_shrink(ctx.get(), pool_k, meta, ops, sides, cache),
+        pmkvq_build_shrink(ctx.get(), pool_v, meta, ops, sides, cache),
+    };
+
+    for (auto * node : nodes) {
+        if (!ggml_backend_dev_supports_op(device.dev, node)) {
+            return false;
+        }
+    }
+
+    // some backends (RPC) claim to run everything: what would they do with a node that makes no sense?
+    ggml_tensor * none = pmkvq_build_merge(ctx.get(), attn, nullptr);
+    memset((char *) none->op_params + PMKVQ_PARAMS_OFFSET, 0, sizeof(pmkvq_op_params));
+
+    return !ggml_backend_dev_supports_op(device.dev, none);
+}
