@@ -13,9 +13,6 @@ int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream_) {
         return pmkvq_cuda_attn_decode_groups(op, stream_);
     }
 
-    // 8 rows for a token's heads; 16 where several tokens share what is read
-    const bool few = op.n_tokens*(op.n_head/op.n_head_kv) <= 8;
-
 #ifdef PMKVQ_TUNE
     static const char * variant = getenv("PMKVQ_VARIANT");
     if (variant && op.head_dim_k == 128) {
@@ -24,13 +21,10 @@ int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream_) {
             case 132: return pmkvq_launch_decode<2, 2, 1, false, true, 3, 2>(op, stream);
             case 123: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 3>(op, stream);
             case 142: return pmkvq_launch_decode<2, 2, 1, false, true, 4, 2>(op, stream);
-            case 222: return pmkvq_launch_decode<2, 2, 2, false, true, 2, 2>(op, stream);
         }
     }
 #endif
 
-    if (op.head_dim_k == 64) {
-        return few ? pmkvq_launch_decode<1, 1, 1, false, true, 4, 3>(op, stream) : pmkvq_launch_decode<1, 1, 2, false, true, 4, 2>(op, stream);
-    }
-    return few ? pmkvq_launch_decode<2, 2, 1, false, true, 2, 2>(op, stream) : pmkvq_launch_decode<2, 2, 2, false, true, 2, 2>(op, stream);
+    return op.head_dim_k == 64 ? pmkvq_launch_decode<1, 1, 1, false, true, 2, 2>(op, stream)
+                               : pmkvq_launch_decode<2, 2, 1, false, true, 3, 2>(op, stream);
 }

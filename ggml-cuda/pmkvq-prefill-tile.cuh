@@ -254,11 +254,16 @@ static __device__ __forceinline__ void pmkvq_tile_scores(
             uint32_t a[2][4];
             pmkvq_tile_queries(a[0], q, 4*s + 2*x,     mine, lane);
             pmkvq_tile_queries(a[1], q, 4*s + 2*x + 1, mine, lane);
+            uint4 b[8];
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                const uint4 b = tile.k_piece(8*g + i, 8*s + 2*t + x);
-                pmkvq_mma_f16(acc[i], a[0], b.x, b.y);
-                pmkvq_mma_f16(acc[i], a[1], b.z, b.w);
+                b[i] = tile.k_piece(8*g + i, 8*s + 2*t + x);
+                pmkvq_mma_f16(acc[i], a[0], b[i].x, b[i].y);
+            }
+            // not right after one another: the second waits for the first
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                pmkvq_mma_f16(acc[i], a[1], b[i].z, b[i].w);
             }
         }
     }
@@ -276,25 +281,25 @@ static __device__ __forceinline__ void pmkvq_tile_values(
             continue;
         }
         const bool mine = base + 8*g >= d0 && base + 8*g < d1;
+        // added to the output at the end: the matrix units cut off what they add to a large sum
+        float acc[8][4] = {};
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            // added to the output at the end: the matrix units cut off what they add to a large sum
-            float acc[2][4] = {};
+        for (int u = 0; u < 4; ++u) {
 #pragma unroll
-            for (int u = 0; u < 4; ++u) {
+            for (int j = 0; j < 4; ++j) {
                 uint4 b = tile.v_piece(4*t + u, 32*i + 4*g + j);
                 if (!mine) {
                     b = make_uint4(0, 0, 0, 0);
                 }
-                pmkvq_mma_f16(acc[0], w[u], b.x, b.y);
-                pmkvq_mma_f16(acc[1], w[u], b.z, b.w);
+                pmkvq_mma_f16(acc[2*j],     w[u], b.x, b.y);
+                pmkvq_mma_f16(acc[2*j + 1], w[u], b.z, b.w);
             }
+        }
 #pragma unroll
-            for (int x = 0; x < 2; ++x) {
+        for (int x = 0; x < 8; ++x) {
 #pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    out[8*i + 2*j + x][e] += acc[x][e];
-                }
+            for (int e = 0; e < 4; ++e) {
+                out[8*i + x][e] += acc[x][e];
             }
         }
     }
