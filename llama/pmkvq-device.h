@@ -12,8 +12,8 @@
 #include <vector>
 
 struct pmkvq_device {
-    // block operations that are uploaded at a time
-    static constexpr uint32_t MAX_OPS = 1024;
+    // block operations that are uploaded at a time; their buffer counts against the budget
+    static constexpr uint32_t MAX_OPS = 256;
 
     ggml_backend_dev_t         dev  = nullptr; // NULL: the CPU
     ggml_backend_buffer_type_t buft = nullptr;
