@@ -12,8 +12,9 @@
 #include <vector>
 
 struct pmkvq_device {
-    // block operations that are uploaded at a time
-    static constexpr uint32_t MAX_OPS = 1024;
+    // block operations that are uploaded at a time. Their buffer is small, and does not count against the budget: a plan
+    // that fits to the byte fits on every device
+    static constexpr uint32_t MAX_OPS = 256;
 
     ggml_backend_dev_t         dev  = nullptr; // NULL: the CPU
     ggml_backend_buffer_type_t buft = nullptr;

@@ -208,7 +208,7 @@ void pmkvq_store::create_cache() {
 
     scratch_bytes = 0;
     for (size_t i = 0; i < devices.size(); ++i) {
-        scratch_bytes += scratch[i] + devices[i].size_ops(2*layers.size());
+        scratch_bytes += scratch[i];
     }
 
     const std::string arch = model->arch_name();
@@ -443,8 +443,8 @@ void pmkvq_store::log_sizes(bool no_alloc) const {
         }
         const size_t n_layers = std::count_if(layers.begin(), layers.end(), [&](const pmkvq_layer_desc & l) { return l.device == id; });
 
-        LLAMA_LOG_INFO("%s: %10s: %3zu layers: pages %7.2f MiB, tables and parameters %7.2f MiB\n", __func__,
-                devices[id].name.c_str(), n_layers, pages/mib, ggml_nbytes(devices[id].t_meta)/mib);
+        LLAMA_LOG_INFO("%s: %10s: %3zu layers: pages %7.2f MiB, tables and parameters %7.2f MiB, lists of block operations %7.2f MiB\n", __func__,
+                devices[id].name.c_str(), n_layers, pages/mib, ggml_nbytes(devices[id].t_meta)/mib, devices[id].size_ops(desc.n_sides)/mib);
     }
 
     // whole blocks are narrowed: the one that the window begins in waits for its newest token

@@ -157,7 +157,7 @@ private:
     uint32_t n_seq_max = 0;
     uint32_t n_cell    = 0;
 
-    size_t scratch_bytes = 0; // the attention's partial results, and the block operations on their way to a device
+    size_t scratch_bytes = 0; // the attention's partial results, on all devices
 
     std::vector<pmkvq_layer_desc>   layers;
     std::vector<ggml_backend_dev_t> layer_devs; // NULL: the CPU

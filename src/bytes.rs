@@ -180,7 +180,8 @@ impl Layout {
             let device = devices.get(i).copied().unwrap_or(0);
             for side in Side::BOTH {
                 let (n_head_kv, head_dim) = (layer.n_head_kv, layer.head_dim(side) as u32);
-                let known = pools.iter().position(|p| (p.device, p.n_head_kv, p.head_dim) == (device, n_head_kv, head_dim));
+                let known =
+                    pools.iter().position(|p| (p.device, p.n_head_kv, p.head_dim) == (device, n_head_kv, head_dim));
                 let pool = known.unwrap_or_else(|| {
                     let page_row_bytes = page_row_bytes(n_head_kv, head_dim);
                     pools.push(PoolShape { device, n_head_kv, head_dim, page_row_bytes });

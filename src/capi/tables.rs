@@ -58,11 +58,7 @@ pub unsafe extern "C" fn sync_table(cache: *mut CacheHandle, device: u32, meta: 
 /// # Safety
 /// `cache` comes from `cache_new`, `device` is one of its devices; `changes` is writable. What is returned holds until the
 /// next call with the cache.
-pub unsafe extern "C" fn table_changes(
-    cache: *mut CacheHandle,
-    device: u32,
-    changes: *mut *const TableChange,
-) -> u32 {
+pub unsafe extern "C" fn table_changes(cache: *mut CacheHandle, device: u32, changes: *mut *const TableChange) -> u32 {
     guard(0, || {
         let cache = get_mut(cache);
         cache.take_changes(device, GAP);

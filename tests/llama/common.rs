@@ -62,6 +62,16 @@ pub fn plan(model: &Path, n_ctx: u32, args: &[&str]) -> Temporary {
     file
 }
 
+/// What a cache takes on a device beyond what plans count (`PMKVQ_FORCE_DEVICE_PATH=1`): partial results where batches are
+/// small.
+pub fn on_device() -> u64 {
+    if std::env::var_os("PMKVQ_FORCE_DEVICE_PATH").is_some() {
+        200_000
+    } else {
+        0
+    }
+}
+
 /// The least budget of a uniform plan: what `pmkvq plan` names when it refuses a smaller one.
 pub fn least_budget(model: &Path, n_ctx: u32, args: &[&str]) -> u64 {
     let output = Command::new(env!("CARGO_BIN_EXE_pmkvq"))
@@ -74,7 +84,7 @@ pub fn least_budget(model: &Path, n_ctx: u32, args: &[&str]) -> u64 {
     assert!(!output.status.success());
     let after = message.split("widths, ").nth(1).unwrap_or_else(|| panic!("no least budget in: {message}"));
     let bytes = after.split('(').nth(1).and_then(|s| s.split(' ').next()).unwrap();
-    bytes.parse().unwrap()
+    bytes.parse::<u64>().unwrap() + on_device()
 }
 
 pub fn context<'m>(model: &'m Model, cache: &Cache, sizes: &ContextSizes) -> Context<'m> {

@@ -161,7 +161,7 @@ fn mixed(widths: &mut dyn FnMut() -> Width, extra: u64) -> Temporary {
     }
     // the paper's ranges, no transforms; `with_transforms` has the others
     plan.ranges = Default::default();
-    plan.budget_bytes = plan.layout().least_budget() + extra;
+    plan.budget_bytes = plan.layout().least_budget() + extra + on_device();
     let file = Temporary::new("json");
     std::fs::write(&file.0, plan.to_json()).unwrap();
     file
