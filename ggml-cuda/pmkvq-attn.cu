@@ -22,7 +22,7 @@ int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_
 
 uint32_t pmkvq_cuda_n_chunk(uint32_t n_sm, uint32_t n_tokens, uint32_t n_kv, uint32_t n_head, uint32_t n_head_kv) {
     const uint32_t ratio = n_head/(n_head_kv ? n_head_kv : 1);
-    const uint32_t tiles = n_tokens <= 8 ? (n_tokens*ratio + 15)/16 : n_tokens;
+    const uint32_t tiles = (n_tokens*ratio + 7)/8;
     const uint32_t ctas  = n_head_kv*(tiles ? tiles : 1);
 
     // two CTAs on each multiprocessor, of at least 256 cells

@@ -62,8 +62,8 @@ static inline uint32_t pmkvq_n_chunk(bool gpu, int64_t n_tokens, int64_t n_kv, i
         return n_tokens > 8 ? 1 : clamp((n_kv + 1023)/1024, 1, 16);
     }
 
-    // a thread block takes a KV head and 16 of its queries. Two blocks for each of about 132 multiprocessors
-    const int64_t n_tiles = n_head_kv*((n_tokens*(n_head/n_head_kv) + 15)/16);
+    // a thread block takes a KV head and 8 of its queries. Two blocks for each of about 132 multiprocessors
+    const int64_t n_tiles = n_head_kv*((n_tokens*(n_head/n_head_kv) + 7)/8);
 
     // partial results take no more than those of a batch of 512 tokens in one part
     const int64_t most = n_tokens > 8 ? clamp(256/n_tokens, 1, 4) : clamp(512/n_tokens, 1, 128);
