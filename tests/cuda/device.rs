@@ -57,6 +57,8 @@ struct Library {
 impl Library {
     fn load(path: &str) -> Library {
         let c = CString::new(path).expect("a path without NUL");
+        // the fields that are filled give the types
+        #[allow(clippy::missing_transmute_annotations)]
         // SAFETY: the library is ours; its functions have the types that device.h gives
         unsafe {
             let handle = libc::dlopen(c.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);

@@ -3,6 +3,8 @@
 
 mod attention;
 mod bench;
+// the kernels' tests use all of it
+#[allow(dead_code)]
 #[path = "../kernels/common.rs"]
 mod common;
 mod device;

@@ -20,7 +20,7 @@ impl Memory {
         let mut half = |and: u16, or: u16| rng.next() as u16 & and | or;
         let values: Vec<u16> = (0..1 << 23).map(|_| half(0xbfff, 0)).collect();
         // [min | max][128 tokens]
-        let sign = |i: usize| if i / BLOCK % 2 == 0 { 0x8000 } else { 0 };
+        let sign = |i: usize| if (i / BLOCK).is_multiple_of(2) { 0x8000 } else { 0 };
         let ranges: Vec<u16> = (0..1 << 20).map(|i| half(0x03ff, 0x3c00 | sign(i))).collect();
         Memory { pool: tiled(pool_bytes, &values), params: tiled(params_bytes, &ranges) }
     }
