@@ -123,27 +123,32 @@ static __device__ __forceinline__ int pmkvq_exponent(float x) {
     return (int) (__float_as_int(x) >> 23) - 127;
 }
 
-// cells that a row sees, of 16 from `cell`; any: some mask value among them is neither 0 nor -inf
+// bits of the cells that 16 halves of a mask show; values: some visible one is not 0
+static __device__ __forceinline__ uint32_t pmkvq_visible_words(const uint4 (&m)[2], bool & values) {
+    const uint32_t w[8] = { m[0].x, m[0].y, m[0].z, m[0].w, m[1].x, m[1].y, m[1].z, m[1].w };
+    if ((w[0] | w[1] | w[2] | w[3] | w[4] | w[5] | w[6] | w[7]) == 0) {
+        return 0xffff;
+    }
+    uint32_t bits = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const uint32_t lo = w[i] & 0xffff;
+        const uint32_t hi = w[i] >> 16;
+        bits |= lo != 0xfc00 ? 1u << (2*i) : 0;
+        bits |= hi != 0xfc00 ? 2u << (2*i) : 0;
+        values = values || (lo != 0xfc00 && lo != 0) || (hi != 0xfc00 && hi != 0);
+    }
+    return bits;
+}
+
+// the cells that a row sees, of 16 from `cell`
 static __device__ __forceinline__ uint32_t pmkvq_visible16(
         const uint16_t * row, int cell, int n_kv, bool aligned, bool & values) {
-    uint32_t bits = 0;
     if (aligned && cell + 16 <= n_kv) {
-        const uint4 a = pmkvq_ldg((const uint4 *) (row + cell));
-        const uint4 b = pmkvq_ldg((const uint4 *) (row + cell) + 1);
-        if (((a.x | a.y | a.z | a.w) | (b.x | b.y | b.z | b.w)) == 0) {
-            return 0xffff;
-        }
-        const uint32_t w[8] = { a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w };
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            const uint32_t lo = w[i] & 0xffff;
-            const uint32_t hi = w[i] >> 16;
-            bits |= lo != 0xfc00 ? 1u << (2*i) : 0;
-            bits |= hi != 0xfc00 ? 2u << (2*i) : 0;
-            values = values || (lo != 0xfc00 && lo != 0) || (hi != 0xfc00 && hi != 0);
-        }
-        return bits;
+        const uint4 m[2] = { pmkvq_ldg((const uint4 *) (row + cell)), pmkvq_ldg((const uint4 *) (row + cell) + 1) };
+        return pmkvq_visible_words(m, values);
     }
+    uint32_t bits = 0;
     for (int i = 0; i < 16; ++i) {
         const uint32_t m = cell + i < n_kv ? row[cell + i] : 0xfc00;
         bits |= m != 0xfc00 ? 1u << i : 0;

@@ -124,17 +124,48 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
     bool     cur_values = false;
     bool     cur_live   = false;
 
-    for (int i = 0; i <= n_items; ++i) {
-        // what this warp's rows see of item i
-        const bool cached = i < n_mine;
-        const int  item   = cached ? chunk + i*op.n_chunk : i - n_mine;
-        uint32_t   vis    = 0;
-        bool       values = false;
-        int        wk     = 16; // of the current batch
-        int        wv     = 16;
-        const pmkvq_source src_k(op.pool_k, op.table_k, cached ? item : 0, op.group_k, head, op.n_pages_k, Dk);
-        const pmkvq_source src_v(op.pool_v, op.table_v, cached ? item : 0, op.group_v, head, op.n_pages_v, Dv);
-        if (cached) {
+    // items that cells of the current batch can lie in
+    int cur_first = n_cached;
+    int cur_last  = -1;
+    if (op.k_cur) {
+        for (int i = lane; i < (int) op.n_tokens; i += 32) {
+            const int x = (int) (op.cells[i]/PMKVQ_ITEM);
+            cur_first = min(cur_first, x);
+            cur_last  = max(cur_last, x);
+        }
+#pragma unroll
+        for (int x = 16; x > 0; x /= 2) {
+            cur_first = min(cur_first, pmkvq_shfl(cur_first, lane ^ x));
+            cur_last  = max(cur_last,  pmkvq_shfl(cur_last,  lane ^ x));
+        }
+    }
+
+    auto is_cached = [&](int i) { return i < n_mine; };
+    auto number    = [&](int i) { return is_cached(i) ? chunk + i*(int) op.n_chunk : i - n_mine; };
+
+    // the mask of item i is asked for before another is multiplied
+    uint4 words[2][2];
+    auto ahead = [&](int i) { return is_cached(i) && mask.aligned && PMKVQ_ITEM*(number(i) + 1) <= (int) op.n_kv; };
+    auto ask   = [&](int i) {
+        if (ahead(i)) {
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+                const uint4 * p = (const uint4 *) (mask.row[r] + PMKVQ_ITEM*number(i) + 16*t);
+                words[r][0] = pmkvq_ldg(p);
+                words[r][1] = pmkvq_ldg(p + 1);
+            }
+        }
+    };
+
+    // what this warp's rows see of item i
+    auto look = [&](int i, int & wk, int & wv, bool & values) {
+        uint32_t vis = 0;
+        values = false;
+        wk = wv = 16; // of the current batch
+        const int item = number(i);
+        if (is_cached(i)) {
+            const pmkvq_source src_k(op.pool_k, op.table_k, item, op.group_k, head, op.n_pages_k, Dk);
+            const pmkvq_source src_v(op.pool_v, op.table_v, item, op.group_v, head, op.n_pages_v, Dv);
             wk = src_k.width;
             wv = src_v.width;
             const int cell = PMKVQ_ITEM*item + 16*t;
@@ -142,15 +173,16 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
             src_k.subtile(t, ok_k);
             src_v.subtile(t, ok_v);
             if (wk != 0 && wv != 0 && ok_k && ok_v) {
-                if (mask.there[0]) {
-                    vis = pmkvq_visible16(mask.row[0], cell, op.n_kv, mask.aligned, values);
-                }
-                if (mask.there[1]) {
-                    vis |= pmkvq_visible16(mask.row[1], cell, op.n_kv, mask.aligned, values) << 16;
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    if (mask.there[r]) {
+                        vis |= (ahead(i) ? pmkvq_visible_words(words[r], values)
+                                         : pmkvq_visible16(mask.row[r], cell, op.n_kv, mask.aligned, values)) << (16*r);
+                    }
                 }
             }
             // the current batch is not read from the cache
-            if (op.k_cur) {
+            if (item >= cur_first && item <= cur_last) {
                 for (int base = 0; base < (int) op.n_tokens; base += 32) {
                     const int c = base + lane < (int) op.n_tokens ? (int) op.cells[base + lane] : -1;
                     uint32_t here = pmkvq_ballot(c >= 0 && c/PMKVQ_ITEM == item);
@@ -166,15 +198,29 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
         } else if (i < n_items) {
             vis = pmkvq_visible_current(op, mask, PMKVQ_ITEM*item + 16*t, op.n_tokens, values);
         }
+        // flags of three items: one is read, one is set, one is cleared
         if (pmkvq_any(vis != 0) && lane == 0) {
             flags[i%3] = 1;
         }
         if (threadIdx.x == 0) {
             flags[(i + 1)%3] = 0;
         }
-        // tile i-1 is whole, tile i-2 is read
-        pmkvq_syncthreads();
-        const bool live = flags[i%3] != 0;
+        return vis;
+    };
+
+    int      wk, wv;
+    bool     values;
+    ask(0);
+    uint32_t vis = look(0, wk, wv, values);
+    pmkvq_syncthreads();
+
+    // tile i is fetched, tile i-1 multiplied
+    for (int i = 0; i <= n_items; ++i) {
+        const bool cached = is_cached(i);
+        const int  item   = number(i);
+        const bool live   = flags[i%3] != 0;
+        const pmkvq_source src_k(op.pool_k, op.table_k, cached ? item : 0, op.group_k, head, op.n_pages_k, Dk);
+        const pmkvq_source src_v(op.pool_v, op.table_v, cached ? item : 0, op.group_v, head, op.n_pages_v, Dv);
 
         pmkvq_fetched<NS, NV, THREADS> raw;
         if (live && cached) {
@@ -191,6 +237,8 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                 default: pmkvq_fetch_v< 2>(raw, src_v, v0); break;
             }
         }
+
+        ask(i + 1);
 
         // multiply tile i-1
         if (cur_live && pmkvq_any(cur_vis != 0)) {
@@ -321,6 +369,10 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
         cur_vis    = vis;
         cur_values = values;
         cur_live   = live;
+
+        vis = look(i + 1, wk, wv, values);
+        // tile i is whole, tile i-1 is read
+        pmkvq_syncthreads();
     }
 
     // rows are whole: no other warp has a part of them

@@ -2,6 +2,7 @@
 //!
 //! `PMKVQ_BENCH`: `quick` (the default on a GPU) or `full`; the shim has no clock and only shows that everything runs (`tiny`).
 //! `PMKVQ_BENCH_ONLY`: one line of the attention's table and nothing else, '32/8 131072 1 2', for a profiler.
+//! `PMKVQ_BENCH_TOKENS`: queries of one sequence, for prefill.
 //! `PMKVQ_BENCH_CHUNKS`: chunk counts to try instead of what `pmkvq_cuda_n_chunk` says, with commas.
 
 mod attention;

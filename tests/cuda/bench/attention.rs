@@ -21,6 +21,8 @@ struct Shape {
     depth: usize,
     n_seq: usize,
     width: Width,
+    /// Queries, with one sequence; with several each has one.
+    n_tok: usize,
 }
 
 impl Shape {
@@ -83,10 +85,18 @@ fn shapes(size: Size) -> Vec<Shape> {
             (131072, 16),
         ],
     };
+    let tokens = std::env::var("PMKVQ_BENCH_TOKENS").map_or(1, |s| s.parse().expect("a number"));
     let mut all = Vec::new();
     for &(n_head, n_head_kv) in heads {
         for &(depth, n_seq) in depths {
-            all.extend(Width::ALL.map(|width| Shape { n_head, n_head_kv, depth, n_seq, width }));
+            all.extend(Width::ALL.map(|width| Shape {
+                n_head,
+                n_head_kv,
+                depth,
+                n_seq,
+                width,
+                n_tok: if n_seq == 1 { tokens } else { n_seq },
+            }));
         }
     }
     if let Ok(only) = std::env::var("PMKVQ_BENCH_ONLY") {
@@ -103,7 +113,7 @@ pub fn table(size: Size, copies: &Copies) {
     println!(
         "\nattention and merge of a layer; target: 8 us + bytes / (0.85 of the copies' bandwidth; 0.65 at 2 bits)\n"
     );
-    println!("| heads | depth | sequences | bits | chunks | layers | MiB | us | GB/s | target | time/target |");
+    println!("| heads | depth | queries | bits | chunks | layers | MiB | us | GB/s | target | time/target |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for s in &shapes {
         measure(s, &memory, copies, if size == Size::Tiny { 1 } else { 20 });
@@ -118,12 +128,13 @@ struct Layer {
 
 fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
     let rng = &mut Rng::new(7);
-    let (n_tok, n_kv) = (s.n_seq, s.n_blocks() * BLOCK);
+    let (n_tok, n_kv) = (s.n_tok, s.n_blocks() * BLOCK);
     let mut floats = |n: usize| Buffer::of(&(0..n).map(|_| rng.normal()).collect::<Vec<f32>>());
     let (q, k, v) = (floats(n_tok * s.n_head * D), floats(n_tok * s.n_head_kv * D), floats(n_tok * s.n_head_kv * D));
     let mask = Buffer::of(&mask(s));
-    // the last cell of each sequence is the current token's
-    let cells: Vec<i64> = (0..n_tok).map(|t| (n_kv - (n_tok - t - 1) * BLOCK - 1) as i64).collect();
+    // the last cell of each sequence is the current token's; with one sequence the last cells
+    let step = if s.n_seq > 1 { BLOCK } else { 1 };
+    let cells: Vec<i64> = (0..n_tok).map(|t| (n_kv - (n_tok - t - 1) * step - 1) as i64).collect();
     let cells = Buffer::of(&cells);
 
     let mut pages = Pages::of(&memory.pool, s.n_head_kv);
@@ -139,7 +150,11 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
         })
         .collect();
 
-    let own = Device::get().n_chunk(n_tok as u32, n_kv as u32, s.n_head as u32, s.n_head_kv as u32) as usize;
+    let own = if n_tok > 16 {
+        1
+    } else {
+        Device::get().n_chunk(n_tok as u32, n_kv as u32, s.n_head as u32, s.n_head_kv as u32) as usize
+    };
     let tried = std::env::var("PMKVQ_BENCH_CHUNKS");
     let tried = tried.map_or(vec![own], |s| s.split(',').map(|n| n.parse().expect("numbers and commas")).collect());
     for n_chunk in tried {
@@ -203,7 +218,7 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
             s.n_head,
             s.n_head_kv,
             s.depth,
-            s.n_seq,
+            s.n_tok,
             s.width,
             layers.len(),
             bytes / f64::from(1 << 20),
@@ -223,7 +238,13 @@ fn check(out: &[f32]) {
 /// A sequence sees its own blocks and its token in the sink block.
 fn mask(s: &Shape) -> Vec<u16> {
     let n_kv = s.n_blocks() * BLOCK;
-    let mut mask = vec![half::f16::NEG_INFINITY.to_bits(); s.n_seq * n_kv];
+    let mut mask = vec![half::f16::NEG_INFINITY.to_bits(); s.n_tok * n_kv];
+    if s.n_seq == 1 {
+        for t in 0..s.n_tok {
+            mask[t * n_kv..][..n_kv - s.n_tok + t + 1].fill(0);
+        }
+        return mask;
+    }
     for t in 0..s.n_seq {
         let row = &mut mask[t * n_kv..][..n_kv];
         row[t] = 0;
