@@ -13,18 +13,6 @@ int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream_) {
         return pmkvq_cuda_attn_decode_groups(op, stream_);
     }
 
-#ifdef PMKVQ_TUNE
-    static const char * variant = getenv("PMKVQ_VARIANT");
-    if (variant && op.head_dim_k == 128) {
-        switch (atoi(variant)) {
-            case 122: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 2>(op, stream);
-            case 132: return pmkvq_launch_decode<2, 2, 1, false, true, 3, 2>(op, stream);
-            case 123: return pmkvq_launch_decode<2, 2, 1, false, true, 2, 3>(op, stream);
-            case 142: return pmkvq_launch_decode<2, 2, 1, false, true, 4, 2>(op, stream);
-        }
-    }
-#endif
-
     return op.head_dim_k == 64 ? pmkvq_launch_decode<1, 1, 1, false, true, 2, 2>(op, stream)
                                : pmkvq_launch_decode<2, 2, 1, false, true, 3, 2>(op, stream);
 }
