@@ -14,5 +14,5 @@ int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream_) {
     }
 
     return op.head_dim_k == 64 ? pmkvq_launch_decode<1, 1, 1, false, true, 2, 2>(op, stream)
-                               : pmkvq_launch_decode<2, 2, 1, false, true, 3, 2>(op, stream);
+                               : pmkvq_launch_decode<2, 2, 1, false, true, 2, 2>(op, stream);
 }

@@ -326,7 +326,7 @@ static int pmkvq_launch_decode(const pmkvq_op_attn & op, cudaStream_t stream) {
     const int n_groups = MULTI && op.group_k != 0 ? op.head_dim_k/op.group_k : 1;
 
     // tokens of the current batch at a time
-    const int    n_stage = !op.k_cur ? 0 : op.n_tokens <= 16 || NS > 4 ? 16 : 64;
+    const int    n_stage = !op.k_cur ? 0 : op.n_tokens <= 16 || NS > 2 ? 16 : 64; // a Turing has 64 KiB
     const size_t stage   = (size_t) n_stage*(op.head_dim_k + op.head_dim_v)*sizeof(uint16_t);
     const size_t merge   = PMKVQ_WARPS*pmkvq_record<NV, NT>()*sizeof(float);
     const size_t bytes   = pmkvq_queries::bytes(8*NT, NS, n_groups) + merge + stage;
