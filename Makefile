@@ -10,6 +10,7 @@ demo: build
 
 test: build series-check
 	cargo test --release
+	python3 scripts/cuda_lib.py selftest
 	python3 scripts/test_cuda_scripts.py
 	$(MAKE) upstream-test
 	$(MAKE) bindings-check
