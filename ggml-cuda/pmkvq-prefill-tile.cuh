@@ -11,6 +11,10 @@
 
 #include "pmkvq-prefill-rows.cuh"
 
+// d0 and d1 of products in which all dimensions of a row take part, so that the compiler sees it: what lies beyond a row is zero in the
+// queries, and never written in the output
+#define PMKVQ_ALL (1 << 20)
+
 // halves that are NaN or infinite: bytes of cells that nobody wrote; as values they would spoil sums that leave them out by a weight of 0
 static __device__ __forceinline__ uint32_t pmkvq_finite_h2(uint32_t x) {
     const uint32_t lo = (x & 0x00007c00u) == 0x00007c00u ? 0 : 0x0000ffffu;

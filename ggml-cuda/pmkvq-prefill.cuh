@@ -247,7 +247,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
 
             float s[8][4];
             if (cur_wk == 16) {
-                pmkvq_tile_scores(s, tile, q.frag, lane, 0, Dk);
+                pmkvq_tile_scores(s, tile, q.frag, lane, -PMKVQ_ALL, PMKVQ_ALL);
 #pragma unroll
                 for (int x = 0; x < 8; ++x) {
                     s[x][0] *= inv[0];
@@ -259,7 +259,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                 const float unit = 16777216.0f/((1 << cur_wk) - 1);
                 const float k[2] = { unit*inv[0], unit*inv[1] };
                 if constexpr (!MULTI) {
-                    pmkvq_tile_scores(s, tile, q.frag, lane, 0, Dk);
+                    pmkvq_tile_scores(s, tile, q.frag, lane, -PMKVQ_ALL, PMKVQ_ALL);
                     const float sum[2] = { q.sum[g]*inv[0], q.sum[g + 8]*inv[1] };
                     pmkvq_scale_scores(s, pmkvq_params::at(tile.params_k + 16*t, PMKVQ_ITEM), k, sum);
                 } else {
@@ -300,7 +300,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
             uint32_t w[4][4];
             if (cur_wv == 16) {
                 pmkvq_weights_f16<NV>(rows, w, s);
-                pmkvq_tile_values(rows.out, tile, w, v0, lane, 0, Dv);
+                pmkvq_tile_values(rows.out, tile, w, v0, lane, -PMKVQ_ALL, PMKVQ_ALL);
             } else {
                 const uint32_t mine = cur_vis | cur_vis >> 16;
                 pmkvq_sum_weights(rows, s);
@@ -312,7 +312,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                 float low[2];
                 if constexpr (!MULTI) {
                     pmkvq_weights_codes<8>(w, low, s, pmkvq_params::at(tile.params_v + 16*t, PMKVQ_ITEM), mine, unit);
-                    pmkvq_tile_values(rows.out, tile, w, v0, lane, 0, Dv);
+                    pmkvq_tile_values(rows.out, tile, w, v0, lane, -PMKVQ_ALL, PMKVQ_ALL);
                     rows.lo[0] += low[0];
                     rows.lo[1] += low[1];
                 } else {
