@@ -10,8 +10,8 @@ int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, void * stream_) {
     switch ((op.head_dim_k + 63)/64) {
         case 1:  return pmkvq_launch_decode<1, 1, 1, true, false, 2, 2>(op, stream);
         case 2:  return pmkvq_launch_decode<2, 2, 1, true, false, 2, 2>(op, stream);
-        case 3:  return pmkvq_launch_decode<3, 2, 1, true, false, 2, 2>(op, stream);
-        case 4:  return pmkvq_launch_decode<4, 2, 1, true, false, 2, 2>(op, stream);
-        default: return pmkvq_launch_decode<9, 2, 1, true, false, 2, 2>(op, stream);
+        case 3:  return pmkvq_launch_decode<3, 2, 1, true, false, 1, 2>(op, stream);
+        case 4:  return pmkvq_launch_decode<4, 2, 1, true, false, 1, 2>(op, stream);
+        default: return pmkvq_launch_decode<9, 2, 1, true, false, 1, 2>(op, stream);
     }
 }
