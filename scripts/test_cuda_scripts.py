@@ -213,10 +213,13 @@ ptxas info    : Used 255 registers, used 0 barriers
         self.assertEqual((two.registers, two.shared, two.spills()), (255, 0, False))
 
     def test_a_decode_kernel_that_spills_is_named(self):
-        lines, bad = cuda_check.table([(Path("x.cu"), self.TEXT)], [75, 120])
+        lines, bad = cuda_check.table([(Path("pmkvq-decode.cu"), self.TEXT)], [75, 120])
         self.assertEqual(len(bad), 1)
         self.assertIn("decode", bad[0])
         self.assertIn("sm_120 spills 4 bytes, reads 8 back", bad[0])
+        self.assertTrue(any("**spill 4/8**" in line for line in lines))
+        lines, bad = cuda_check.table([(Path("pmkvq-decode-groups.cu"), self.TEXT)], [75, 120])
+        self.assertEqual(bad, [])
         self.assertTrue(any("**spill 4/8**" in line for line in lines))
 
 
