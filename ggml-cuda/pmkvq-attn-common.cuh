@@ -123,15 +123,20 @@ static __device__ __forceinline__ int pmkvq_exponent(float x) {
     return (int) (__float_as_int(x) >> 23) - 127;
 }
 
-// bits of the cells that 16 halves of a mask show; values: some visible one is not 0
-static __device__ __forceinline__ uint32_t pmkvq_visible_words(const uint4 (&m)[2], bool & values) {
-    const uint32_t w[8] = { m[0].x, m[0].y, m[0].z, m[0].w, m[1].x, m[1].y, m[1].z, m[1].w };
-    if ((w[0] | w[1] | w[2] | w[3] | w[4] | w[5] | w[6] | w[7]) == 0) {
-        return 0xffff;
+// bits of the cells that words of a mask show, two each; values: some visible one is not 0
+template <int N>
+static __device__ __forceinline__ uint32_t pmkvq_visible_words(const uint32_t (&w)[N], bool & values) {
+    uint32_t any = 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        any |= w[i];
+    }
+    if (any == 0) {
+        return (1u << (2*N)) - 1;
     }
     uint32_t bits = 0;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < N; ++i) {
         const uint32_t lo = w[i] & 0xffff;
         const uint32_t hi = w[i] >> 16;
         bits |= lo != 0xfc00 ? 1u << (2*i) : 0;
@@ -139,6 +144,11 @@ static __device__ __forceinline__ uint32_t pmkvq_visible_words(const uint4 (&m)[
         values = values || (lo != 0xfc00 && lo != 0) || (hi != 0xfc00 && hi != 0);
     }
     return bits;
+}
+
+static __device__ __forceinline__ uint32_t pmkvq_visible_words(const uint4 (&m)[2], bool & values) {
+    const uint32_t w[8] = { m[0].x, m[0].y, m[0].z, m[0].w, m[1].x, m[1].y, m[1].z, m[1].w };
+    return pmkvq_visible_words(w, values);
 }
 
 // the cells that a row sees, of 16 from `cell`

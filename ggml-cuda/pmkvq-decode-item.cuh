@@ -36,23 +36,6 @@ static __device__ __forceinline__ int pmkvq_first_cell(int lane) {
     return 16*(lane/8) + 2*(lane/4%2);
 }
 
-// bits of the cells that four words of a mask show
-static __device__ __forceinline__ uint32_t pmkvq_visible_words(const uint32_t (&w)[4], bool & values) {
-    if ((w[0] | w[1] | w[2] | w[3]) == 0) {
-        return 0xff;
-    }
-    uint32_t bits = 0;
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-        const uint32_t lo = w[q] & 0xffff;
-        const uint32_t hi = w[q] >> 16;
-        bits |= lo != 0xfc00 ? 1u << (2*q) : 0;
-        bits |= hi != 0xfc00 ? 2u << (2*q) : 0;
-        values = values || (lo != 0xfc00 && lo != 0) || (hi != 0xfc00 && hi != 0);
-    }
-    return bits;
-}
-
 static __device__ __forceinline__ void pmkvq_mask_words(uint32_t (&w)[4], const uint16_t * row, int cell) {
 #pragma unroll
     for (int q = 0; q < 4; ++q) {

@@ -63,11 +63,6 @@ static __device__ __forceinline__ uint32_t pmkvq_mul_h2(uint32_t a, uint32_t b) 
     return *(const uint32_t *) &c;
 }
 
-static __device__ __forceinline__ uint32_t pmkvq_fma_h2(uint32_t a, uint32_t b, uint32_t c) {
-    const half2 d = __hfma2(*(const half2 *) &a, *(const half2 *) &b, *(const half2 *) &c);
-    return *(const uint32_t *) &d;
-}
-
 //
 // numbers
 //
@@ -84,9 +79,6 @@ static __device__ __forceinline__ float pmkvq_add_rn(float a, float b) { return 
 static __device__ __forceinline__ float pmkvq_mul_rn(float a, float b) { return __fmul_rn(a, b); }
 static __device__ __forceinline__ float pmkvq_div_rn(float a, float b) { return __fdiv_rn(a, b); }
 static __device__ __forceinline__ float pmkvq_fma_rn(float a, float b, float c) { return __fmaf_rn(a, b, c); }
-
-// nearest integer, ties to even
-static __device__ __forceinline__ int pmkvq_round(float x) { return __float2int_rn(x); }
 
 static __device__ __forceinline__ uint32_t pmkvq_float_bits(float x) { return __float_as_uint(x); }
 

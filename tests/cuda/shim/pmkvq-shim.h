@@ -133,13 +133,6 @@ static inline uint16_t pmkvq_shim_fma_h(float a, float b, float c) {
     return pmkvq_f2h(f);
 }
 
-static inline uint32_t pmkvq_fma_h2(uint32_t a, uint32_t b, uint32_t c) {
-    const float2 x = pmkvq_unpack_h2(a);
-    const float2 y = pmkvq_unpack_h2(b);
-    const float2 z = pmkvq_unpack_h2(c);
-    return pmkvq_shim_fma_h(x.x, y.x, z.x) | (uint32_t) pmkvq_shim_fma_h(x.y, y.y, z.y) << 16;
-}
-
 //
 // numbers. Products and sums of kernels are fused where that is possible, as nvcc does; these are not (rounding.cpp)
 //
@@ -149,10 +142,6 @@ float pmkvq_mul_rn(float a, float b);
 float pmkvq_div_rn(float a, float b);
 float pmkvq_fma_rn(float a, float b, float c);
 float pmkvq_exp2  (float x);
-
-static inline int pmkvq_round(float x) {
-    return __float2int_rn(x);
-}
 
 static inline uint32_t pmkvq_float_bits(float x) {
     return __float_as_uint(x);

@@ -366,18 +366,16 @@ static void test_numbers() {
 
     ok = true;
     for (uint32_t i = 0; i < 300; ++i) {
-        const uint16_t a = (uint16_t) (i*40503 % 0x5000), b = (uint16_t) (i*30011 % 0x5000), c = (uint16_t) (i*20011 % 0x6000);
+        const uint16_t a = (uint16_t) (i*40503 % 0x5000), b = (uint16_t) (i*30011 % 0x5000);
         const double   p = (double) pmkvq_h2f(a)*pmkvq_h2f(b);
         ok &= pmkvq_mul_h2(a, b) == nearest_half(p);
-        ok &= pmkvq_fma_h2(a, b, c) == nearest_half(p + pmkvq_h2f(c));
     }
-    expect(ok, "products and sums of halves");
+    expect(ok, "products of halves");
 
     ok = pmkvq_exp2(3) == 8 && pmkvq_exp2(-INFINITY) == 0 && pmkvq_exp2(-127) == 0 && pmkvq_exp2(-126) > 0 && pmkvq_exp2(1e-40f) == 1;
-    ok &= pmkvq_round(2.5f) == 2 && pmkvq_round(-3.5f) == -4 && pmkvq_round(1e20f) == 2147483647;
     ok &= pmkvq_perm(0x33221100, 0x77665544, 0x7410) == 0x77441100;
     ok &= pmkvq_div_rn(1, 49) == 1.0f/49 && min(-1, 2u) == 2u && max(3, 4) == 4;
-    expect(ok, "2^x, rounding, byte permutations");
+    expect(ok, "2^x, byte permutations, division");
 }
 
 //
