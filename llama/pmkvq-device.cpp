@@ -93,16 +93,16 @@ bool pmkvq_device_runs(
     ggml_tensor * v      = rows(layer.head_dim_v, layer.n_head_kv);
     ggml_tensor * q      = rows(layer.head_dim_k, layer.n_head);
 
-    ggml_tensor * attn = pmkvq_build_attn(ctx.get(), q, k, v, mask, idxs, pool_k, pool_v, meta, { side_k, cache }, { side_v, cache }, true,
+    ggml_tensor * attn = pmkvq_build_attn(ctx.get(), nullptr, q, k, v, mask, idxs, pool_k, pool_v, meta, { side_k, cache }, { side_v, cache }, true,
             layer.head_dim_v, 1.0f, 0.0f, 0.0f);
 
     ggml_tensor * nodes[] = {
         attn,
-        pmkvq_build_store (ctx.get(), k, idxs, pool_k, meta, { side_k, cache }, 0),
-        pmkvq_build_store (ctx.get(), v, idxs, pool_v, meta, { side_v, cache }, 1),
-        pmkvq_build_merge (ctx.get(), attn, sinks),
-        pmkvq_build_shrink(ctx.get(), pool_k, meta, ops, sides, cache),
-        pmkvq_build_shrink(ctx.get(), pool_v, meta, ops, sides, cache),
+        pmkvq_build_store (ctx.get(), nullptr, k, idxs, pool_k, meta, { side_k, cache }, 0),
+        pmkvq_build_store (ctx.get(), nullptr, v, idxs, pool_v, meta, { side_v, cache }, 1),
+        pmkvq_build_merge (ctx.get(), nullptr, attn, sinks),
+        pmkvq_build_shrink(ctx.get(), nullptr, pool_k, meta, ops, sides, cache),
+        pmkvq_build_shrink(ctx.get(), nullptr, pool_v, meta, ops, sides, cache),
     };
 
     for (auto * node : nodes) {
@@ -112,7 +112,7 @@ bool pmkvq_device_runs(
     }
 
     // some backends (RPC) claim to run everything: what would they do with a node that makes no sense?
-    ggml_tensor * none = pmkvq_build_merge(ctx.get(), attn, nullptr);
+    ggml_tensor * none = pmkvq_build_merge(ctx.get(), nullptr, attn, nullptr);
     memset((char *) none->op_params + PMKVQ_PARAMS_OFFSET, 0, sizeof(pmkvq_op_params));
 
     return !ggml_backend_dev_supports_op(device.dev, none);

@@ -1,7 +1,7 @@
 // pmkvq-nodes.h - what a graph node of the progressive cache says, for every backend that runs it
 //
 // The nodes are GGML_OP_CUSTOM with a magic number and their parameters in op_params, behind what the CPU backend keeps there.
-// They hold no pointers. pmkvq_read_*() turns a node into the operation that it stands for and checks it as it would a
+// They hold no pointers but the CPU backend's own. pmkvq_read_*() turns a node into the operation that it stands for and checks it as it would a
 // stranger's: no operation that it lets through reaches beyond the tensors that the node names, as far as shapes tell. Page
 // numbers and cells are data, which kernels check. Tensors need not be allocated yet: supports_op() asks the same functions.
 
@@ -227,6 +227,7 @@ static inline bool pmkvq_read_attn(const ggml_tensor * node, const pmkvq_op_para
         /*.params_k      =*/ (const uint16_t *) (table_k + 64*(size_t) params.table),
         /*.params_v      =*/ (const uint16_t *) (table_v + 64*(size_t) params.table),
         /*.dst           =*/ (float *) node->data,
+        /*.next_task     =*/ nullptr,
     };
     return true;
 }

@@ -13,9 +13,9 @@
 static void pmkvq_compute(ggml_tensor * dst, int ith, int nth, void * userdata);
 
 static ggml_tensor * pmkvq_node(
-        ggml_context * ctx, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, ggml_type type,
+        ggml_context * ctx, pmkvq_shared * shared, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, ggml_type type,
         std::vector<ggml_tensor *> srcs, const pmkvq_op_params & params) {
-    ggml_tensor * res = ggml_custom_4d(ctx, type, ne0, ne1, ne2, ne3, srcs.data(), srcs.size(), pmkvq_compute, GGML_N_TASKS_MAX, nullptr);
+    ggml_tensor * res = ggml_custom_4d(ctx, type, ne0, ne1, ne2, ne3, srcs.data(), srcs.size(), pmkvq_compute, GGML_N_TASKS_MAX, shared);
 
     memcpy((char *) res->op_params + PMKVQ_PARAMS_OFFSET, &params, sizeof(params));
 
@@ -35,6 +35,7 @@ static ggml_tensor * pmkvq_rows_f32(ggml_context * ctx, ggml_tensor * cur) {
 
 ggml_tensor * pmkvq_build_store(
         ggml_context * ctx,
+        pmkvq_shared * shared,
          ggml_tensor * cur,
          ggml_tensor * idxs,
          ggml_tensor * pool,
@@ -51,11 +52,12 @@ ggml_tensor * pmkvq_build_store(
     params.group_k  = ref.side.group;
     params.group_v  = ref.side.range;
 
-    return pmkvq_node(ctx, 1, 1, 1, 1, GGML_TYPE_I32, { pmkvq_rows_f32(ctx, cur), idxs, pool, meta }, params);
+    return pmkvq_node(ctx, shared, 1, 1, 1, 1, GGML_TYPE_I32, { pmkvq_rows_f32(ctx, cur), idxs, pool, meta }, params);
 }
 
 ggml_tensor * pmkvq_build_attn(
         ggml_context * ctx,
+        pmkvq_shared * shared,
          ggml_tensor * q,
          ggml_tensor * k_cur,
          ggml_tensor * v_cur,
@@ -95,11 +97,12 @@ ggml_tensor * pmkvq_build_attn(
         srcs.push_back(pmkvq_rows_f32(ctx, v_cur));
     }
 
-    return pmkvq_node(ctx, head_dim_v + 2, q->ne[1], q->ne[2], params.n_chunk, GGML_TYPE_F32, srcs, params);
+    return pmkvq_node(ctx, shared, head_dim_v + 2, q->ne[1], q->ne[2], params.n_chunk, GGML_TYPE_F32, srcs, params);
 }
 
 ggml_tensor * pmkvq_build_merge(
         ggml_context * ctx,
+        pmkvq_shared * shared,
          ggml_tensor * partial,
          ggml_tensor * sinks) {
     pmkvq_op_params params = {};
@@ -112,11 +115,12 @@ ggml_tensor * pmkvq_build_merge(
         srcs.push_back(pmkvq_rows_f32(ctx, sinks));
     }
 
-    return pmkvq_node(ctx, (partial->ne[0] - 2)*partial->ne[1], partial->ne[2], 1, 1, GGML_TYPE_F32, srcs, params);
+    return pmkvq_node(ctx, shared, (partial->ne[0] - 2)*partial->ne[1], partial->ne[2], 1, 1, GGML_TYPE_F32, srcs, params);
 }
 
 ggml_tensor * pmkvq_build_shrink(
            ggml_context * ctx,
+           pmkvq_shared * shared,
             ggml_tensor * pool,
             ggml_tensor * meta,
             ggml_tensor * ops,
@@ -128,7 +132,7 @@ ggml_tensor * pmkvq_build_shrink(
     params.table    = cache.table_bytes/64;
     params.n_blocks = cache.n_blocks;
 
-    return pmkvq_node(ctx, ggml_nbytes(ops)/sizeof(pmkvq_block_op), 1, 1, 1, GGML_TYPE_I32, { pool, meta, ops, sides }, params);
+    return pmkvq_node(ctx, shared, ggml_nbytes(ops)/sizeof(pmkvq_block_op), 1, 1, 1, GGML_TYPE_I32, { pool, meta, ops, sides }, params);
 }
 
 void pmkvq_set_shrink(ggml_tensor * node, uint32_t n_ops) {
@@ -144,8 +148,15 @@ void pmkvq_set_shrink(ggml_tensor * node, uint32_t n_ops) {
 // CPU
 //
 
+static void pmkvq_fill_nan(ggml_tensor * dst, int ith) {
+    if (ith == 0) {
+        float * data = (float *) dst->data;
+        std::fill(data, data + ggml_nelements(dst), std::numeric_limits<float>::quiet_NaN());
+    }
+}
+
 static void pmkvq_compute(ggml_tensor * dst, int ith, int nth, void * userdata) {
-    GGML_UNUSED(userdata);
+    auto * shared = (pmkvq_shared *) userdata;
 
     const auto * rt = pmkvq_get_runtime();
 
@@ -162,10 +173,18 @@ static void pmkvq_compute(ggml_tensor * dst, int ith, int nth, void * userdata) 
             case PMKVQ_OP_ATTN:
                 {
                     pmkvq_op_attn op;
-                    ret = pmkvq_read_attn(dst, params, op) ? rt->op_attn(&op, ith, nth) : -1;
+                    if (pmkvq_read_attn(dst, params, op)) {
+                        op.next_task = (uint32_t *) &shared->next_task;
+                        ret = rt->op_attn(&op, ith, nth);
+                    }
                 } break;
             case PMKVQ_OP_MERGE:
                 {
+                    // all threads see the same here, since those that failed did so in an earlier node
+                    if (shared->failed.load()) {
+                        pmkvq_fill_nan(dst, ith);
+                        return;
+                    }
                     pmkvq_op_merge op;
                     ret = pmkvq_read_merge(dst, params, op) ? rt->op_merge(&op, ith, nth) : -1;
                 } break;
@@ -183,9 +202,9 @@ static void pmkvq_compute(ggml_tensor * dst, int ith, int nth, void * userdata) 
         if (!reported.exchange(true)) {
             LLAMA_LOG_ERROR("%s: operation %u of node '%s' failed (%d): its result is NaN\n", __func__, params.kind, dst->name, ret);
         }
-        if (ith == 0 && dst->type == GGML_TYPE_F32) {
-            float * data = (float *) dst->data;
-            std::fill(data, data + ggml_nelements(dst), std::numeric_limits<float>::quiet_NaN());
+        if (params.kind == PMKVQ_OP_MERGE) {
+            pmkvq_fill_nan(dst, ith);
         }
+        shared->failed.store(true);
     }
 }

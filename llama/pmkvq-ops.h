@@ -8,6 +8,19 @@
 
 #include "ggml.h"
 
+#include <atomic>
+
+// what the CPU's threads share while they compute the nodes of a cache
+struct pmkvq_shared {
+    // tasks of the attention under way that have been taken: threads that are held up take fewer
+    alignas(64) std::atomic<uint32_t> next_task { 0 };
+
+    // a node of this ubatch failed on some thread: no result that comes of it may look right
+    alignas(64) std::atomic<bool> failed { false };
+};
+
+static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "counters are handed on as plain words");
+
 struct pmkvq_side_ref {
     const pmkvq_side_desc  & side;
     const pmkvq_cache_desc & cache;
@@ -16,6 +29,7 @@ struct pmkvq_side_ref {
 // cur: [head_dim, n_head_kv, n_tokens] f32, idxs: [n_tokens] i64 cells. The result holds nothing.
 ggml_tensor * pmkvq_build_store(
         ggml_context * ctx,
+        pmkvq_shared * shared,
          ggml_tensor * cur,
          ggml_tensor * idxs,
          ggml_tensor * pool,
@@ -29,6 +43,7 @@ ggml_tensor * pmkvq_build_store(
 // returns partial results, [head_dim_v + 2, n_head, n_tokens, n_chunk] f32
 ggml_tensor * pmkvq_build_attn(
         ggml_context * ctx,
+        pmkvq_shared * shared,
          ggml_tensor * q,
          ggml_tensor * k_cur,
          ggml_tensor * v_cur,
@@ -48,6 +63,7 @@ ggml_tensor * pmkvq_build_attn(
 // returns [head_dim_v*n_head, n_tokens] f32
 ggml_tensor * pmkvq_build_merge(
         ggml_context * ctx,
+        pmkvq_shared * shared,
          ggml_tensor * partial,
          ggml_tensor * sinks);
 
@@ -55,6 +71,7 @@ ggml_tensor * pmkvq_build_merge(
 // pmkvq_side_desc, both i8. Returns the counts of heads that were converted, i32, one for each operation that there is room for.
 ggml_tensor * pmkvq_build_shrink(
            ggml_context * ctx,
+           pmkvq_shared * shared,
             ggml_tensor * pool,
             ggml_tensor * meta,
             ggml_tensor * ops,

@@ -130,6 +130,7 @@ std::shared_ptr<pmkvq_store> pmkvq_store::create(
     res->model     = &model;
     res->hparams   = &hparams;
     res->n_seq_max = n_seq_max;
+    res->shared    = std::make_unique<pmkvq_shared>();
 
     if (probe) {
         res->n_ctx  = kv_size;
@@ -165,6 +166,15 @@ pmkvq_store::~pmkvq_store() {
 
 uint32_t pmkvq_store::n_cells() const {
     return n_cell;
+}
+
+// With every new number of cells the graph is built anew, which takes as long as a quarter of a small model's step. So the
+// steps are large, except on devices, where threads are there for each part of them. They end 8 cells early: a block's first
+// token is what other blocks shrink for, and the two should not fall on the same step.
+uint32_t pmkvq_store::n_kv(uint32_t used_max_p1) const {
+    const bool direct = std::all_of(devices.begin(), devices.end(), [](const pmkvq_device & d) { return d.direct; });
+
+    return std::min(n_cell, (uint32_t) GGML_PAD(used_max_p1 + 8, direct ? 1024u : 256u));
 }
 
 void pmkvq_store::set_cells(const llama_kv_cells * cells) {
@@ -344,7 +354,7 @@ std::vector<std::pair<ggml_backend_buffer_type_t, ggml_context *>> pmkvq_store::
 
         for (uint32_t i = 0; i < desc.n_pools; ++i) {
             if (pools[i].device == id) {
-                t_shrink[i] = pmkvq_build_shrink(ctx, t_pool[i], device.t_meta, device.t_ops, device.t_sides, desc);
+                t_shrink[i] = pmkvq_build_shrink(ctx, shared.get(), t_pool[i], device.t_meta, device.t_ops, device.t_sides, desc);
                 ggml_format_name(t_shrink[i], "pmkvq_shrink_%u", i);
             }
         }
@@ -493,6 +503,10 @@ std::vector<uint32_t> pmkvq_store::place(const llama_ubatch & ubatch) const {
 }
 
 bool pmkvq_store::apply(const std::vector<uint32_t> & idxs) {
+    // a batch that was aborted, or failed, leaves them anywhere
+    shared->next_task.store(0);
+    shared->failed.store(false);
+
     const pmkvq_block_op * ops   = nullptr;
     uint32_t               n_ops = 0;
 
@@ -832,7 +846,7 @@ ggml_tensor * pmkvq_store::build_stored(ggml_context * ctx, ggml_tensor * cur, u
 ggml_tensor * pmkvq_store::build_store(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * idxs, uint32_t ikv, int side) const {
     const auto & s = sides[2*ikv + side];
 
-    return pmkvq_build_store(ctx, cur, idxs, t_pool[s.pool], devices[layers[ikv].device].t_meta, { s, desc }, side);
+    return pmkvq_build_store(ctx, shared.get(), cur, idxs, t_pool[s.pool], devices[layers[ikv].device].t_meta, { s, desc }, side);
 }
 
 ggml_tensor * pmkvq_store::build_attn(
@@ -861,10 +875,10 @@ ggml_tensor * pmkvq_store::build_attn(
 
     q = build_transform(ctx, q, ikv, 0, TRANSFORM_QUERY);
 
-    ggml_tensor * partial = pmkvq_build_attn(ctx, q, k_cur, v_cur, kq_mask, idxs, t_pool[sk.pool], t_pool[sv.pool], device.t_meta,
+    ggml_tensor * partial = pmkvq_build_attn(ctx, shared.get(), q, k_cur, v_cur, kq_mask, idxs, t_pool[sk.pool], t_pool[sv.pool], device.t_meta,
             { sk, desc }, { sv, desc }, !device.direct, layers[ikv].head_dim_v, kq_scale, softcap, max_bias);
 
-    ggml_tensor * cur = pmkvq_build_merge(ctx, partial, sinks);
+    ggml_tensor * cur = pmkvq_build_merge(ctx, shared.get(), partial, sinks);
 
     nodes.push_back(partial);
     nodes.push_back(cur);

@@ -25,6 +25,7 @@ struct llama_model;
 struct llama_ubatch;
 class  llama_kv_cells;
 class  pmkvq_store;
+struct pmkvq_shared;
 
 // the plan that applies to the caches that are being constructed on this thread
 //
@@ -78,6 +79,9 @@ public:
     ~pmkvq_store();
 
     uint32_t n_cells() const;
+
+    // the cells that a graph looks at when the last used one is used_max_p1 - 1
+    uint32_t n_kv(uint32_t used_max_p1) const;
 
     // the cells that the storage belongs to; they must outlive it
     void set_cells(const llama_kv_cells * cells);
@@ -177,6 +181,8 @@ private:
     struct shrink_args;
     std::vector<std::unique_ptr<shrink_args>> args_shrink;
     ggml_context * ctx_shrink = nullptr;
+
+    std::unique_ptr<pmkvq_shared> shared;
 
     // the layers' devices, and the cache that is laid out for them
     void place_layers();

@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define PMKVQ_ABI_VERSION 3
+#define PMKVQ_ABI_VERSION 4
 
 #define PMKVQ_BLOCK     128 // cells in a block
 #define PMKVQ_MAX_PAGES 8   // pages of a block at 16 bits
@@ -193,6 +193,8 @@ typedef struct pmkvq_op_attn {
     const uint16_t * params_k;
     const uint16_t * params_v;
     float         * dst;
+    // counts the tasks that the threads take; 0 before and after. NULL: each thread has its share
+    uint32_t      * next_task;
 } pmkvq_op_attn;
 
 // merge partial results: out [n_tokens][n_head][head_dim_v]

@@ -7,7 +7,8 @@ use super::types::{OpAttn, OpMerge, OpShrink, OpStore};
 use super::{guard, FAILED};
 use crate::geometry::{BlockEntry, Side};
 use crate::kernels::{
-    self, AttentionArgs, KernelError, MaskF16, MergeArgs, PartialsMut, RangeRule, RowsF32, ShrinkOp, SideView,
+    self, AttentionArgs, Isa, KernelError, MaskF16, MergeArgs, PartialsMut, RangeRule, RowsF32, Schedule, ShrinkOp,
+    SideView,
 };
 
 fn status(result: Result<(), KernelError>) -> c_int {
@@ -122,7 +123,8 @@ unsafe fn shrink(op: &OpShrink, ith: c_int, nth: c_int) -> Result<(), KernelErro
 }
 
 /// # Safety
-/// As for [`op_store`]; `mask` is valid for `n_tokens` rows of `n_kv`, `dst` for all partial results.
+/// As for [`op_store`]; `mask` is valid for `n_tokens` rows of `n_kv`, `dst` for all partial results; `next_task` is null or a
+/// counter that nobody else uses meanwhile.
 pub unsafe extern "C" fn op_attn(op: *const OpAttn, ith: c_int, nth: c_int) -> c_int {
     guard(FAILED, || status(attn(&*op, ith, nth)))
 }
@@ -171,7 +173,11 @@ unsafe fn attn(op: &OpAttn, ith: c_int, nth: c_int) -> Result<(), KernelError> {
     if ith == 0 {
         super::probe::see(&args);
     }
-    kernels::attention_partial(&args, ith, nth)
+    let schedule = match op.next_task.as_ref() {
+        Some(next) => Schedule::Counter { next, nth },
+        None => Schedule::Static { ith, nth },
+    };
+    kernels::attention_partial_at(Isa::selected()?, &args, schedule)
 }
 
 /// # Safety

@@ -18,7 +18,7 @@ fn sizes_agree_with_the_header() {
     assert_eq!(size_of::<CacheDesc>(), 40);
     assert_eq!(size_of::<OpStore>(), 88);
     assert_eq!(size_of::<OpShrink>(), 80);
-    assert_eq!(size_of::<OpAttn>(), 216);
+    assert_eq!(size_of::<OpAttn>(), 224);
     assert_eq!(size_of::<OpMerge>(), 40);
     assert_eq!(size_of::<Runtime>(), 224);
 }

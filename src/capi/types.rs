@@ -1,11 +1,12 @@
 //! The C structs of `llama/pmkvq.h`, field by field. A test compares sizes and offsets with the header.
 
 use std::ffi::{c_char, c_int};
+use std::sync::atomic::AtomicU32;
 
 use crate::geometry::BlockEntry;
 use crate::policy::BlockOp;
 
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// `pmkvq_layer_desc`
 #[repr(C)]
@@ -175,6 +176,7 @@ pub struct OpAttn {
     pub params_k: *const u16,
     pub params_v: *const u16,
     pub dst: *mut f32,
+    pub next_task: *const AtomicU32,
 }
 
 /// `pmkvq_op_merge`

@@ -10,7 +10,7 @@ use pmkvq::kernels::{
     attention_merge_at, attention_partial_at, AttentionArgs, Isa, KernelError, MaskF16, MergeArgs, PartialsMut,
     RowsF32, Schedule,
 };
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::AtomicU32;
 
 /// One attention with everything that it reads.
 struct Case {
@@ -105,12 +105,13 @@ impl Case {
         let (n_token, n_head, dv) = (self.n_token(), self.n_head, self.v.d);
         let len = n_chunk * n_token * n_head * (dv + 2);
         let mut partial = vec![f32::NAN; len + 16];
-        let counter = AtomicUsize::new(0);
+        let next = AtomicU32::new(0);
         let args = self.args(n_chunk, PartialsMut::from_slice(&mut partial[8..len + 8]))?;
         let result: Result<(), KernelError> = std::thread::scope(|s| {
             let spawned: Vec<_> = (0..nth)
                 .map(|ith| {
-                    let schedule = if dynamic { Schedule::Counter(&counter) } else { Schedule::Static { ith, nth } };
+                    let next = &next;
+                    let schedule = if dynamic { Schedule::Counter { next, nth } } else { Schedule::Static { ith, nth } };
                     let args = &args;
                     s.spawn(move || attention_partial_at(isa, args, schedule))
                 })
@@ -118,6 +119,7 @@ impl Case {
             spawned.into_iter().try_for_each(|h| h.join().unwrap())
         });
         result?;
+        assert_eq!(next.into_inner(), 0, "the counter is not ready for the next operation");
         assert!(partial[..8].iter().chain(&partial[len + 8..]).all(|x| x.is_nan()), "wrote beyond the output");
         let mut out = vec![f32::NAN; n_token * n_head * dv];
         for ith in 0..nth {

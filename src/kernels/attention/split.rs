@@ -4,15 +4,16 @@ use super::super::args::{MaskF16, SideView};
 use super::super::{codes, KernelError};
 use super::{AttentionArgs, Shape};
 use crate::geometry::{BLOCK, SUBTILES};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Who does which task.
 #[derive(Clone, Copy, Debug)]
 pub enum Schedule<'a> {
     /// Thread `ith` of `nth`: a run of tasks that follow one another in memory.
     Static { ith: usize, nth: usize },
-    /// The next one that nobody took; the counter starts at 0 and is shared by the threads of one operation.
-    Counter(&'a AtomicUsize),
+    /// The next one that nobody took: a thread that is held up takes fewer. The counter is shared by the `nth` threads of
+    /// one operation, all of which must take part; it starts at 0, and the last thread to find nothing left sets it to 0 again.
+    Counter { next: &'a AtomicU32, nth: usize },
 }
 
 /// Query rows (tokens x query heads of a KV head) that share an unpacked block.
@@ -32,7 +33,13 @@ pub(crate) fn next_task(schedule: Schedule, n: usize, last: Option<usize>) -> Op
     let (task, end) = match (schedule, last) {
         (Schedule::Static { ith, nth }, None) => (n * ith / nth, n * (ith + 1) / nth),
         (Schedule::Static { ith, nth }, Some(t)) => (t + 1, n * (ith + 1) / nth),
-        (Schedule::Counter(c), _) => (c.fetch_add(1, Ordering::Relaxed), n),
+        (Schedule::Counter { next, nth }, _) => {
+            let task = next.fetch_add(1, Ordering::Relaxed) as usize;
+            if task + 1 == n + nth {
+                next.store(0, Ordering::Relaxed);
+            }
+            (task, n)
+        }
     };
     Some(task).filter(|&t| t < end)
 }

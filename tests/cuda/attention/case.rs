@@ -364,6 +364,7 @@ impl Uploaded {
             params_k: self.k.params.ptr().cast(),
             params_v: self.v.params.ptr().cast(),
             dst,
+            next_task: std::ptr::null(),
             // SAFETY: plain data
             ..unsafe { std::ptr::read(&self.op) }
         };
