@@ -1,8 +1,8 @@
 //! A look at the cells of blocks: who uses them, how far behind their sequences' heads they are.
 
-use super::cells::{ids, meets, subtiles, CellView, SeqSet};
+use super::cells::{ids, meets, CellView, SeqSet};
 use super::config::MAX_SEQ;
-use crate::geometry::BLOCK;
+use crate::geometry::{BLOCK, SUBTILE, SUBTILES};
 
 /// What a block is to its sequences. The order is that in which blocks give pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,29 +80,16 @@ impl Survey {
     }
 
     fn look(&mut self, cells: CellView, b: usize, terms: &Terms, shares: &mut Vec<Share>) {
-        let base = b * BLOCK;
-        // Neighbouring cells nearly always have the same set, so that sets are opened a few times per block only.
-        let mut sets: Vec<(SeqSet, i32)> = Vec::new();
-        let mut at = 0;
-        let mut used = 0u128;
-        for (i, &pos) in cells.block(b).iter().enumerate() {
-            if pos < 0 {
-                continue;
-            }
-            used |= 1 << i;
-            let set = &cells.seq[base + i];
-            if sets.get(at).is_none_or(|(s, _)| s != set) {
-                at = sets.iter().position(|(s, _)| s == set).unwrap_or_else(|| {
-                    sets.push((*set, -1));
-                    sets.len() - 1
-                });
-            }
-            sets[at].1 = sets[at].1.max(pos);
-        }
+        let (pos, seq) = (cells.block(b), &cells.seq[b * BLOCK..(b + 1) * BLOCK]);
+        // by subtile, which compilers vectorise
+        let newest: [i32; SUBTILES] =
+            std::array::from_fn(|s| pos[s * SUBTILE..(s + 1) * SUBTILE].iter().fold(-1, |n, &p| n.max(p)));
+        let used = (0..SUBTILES).fold(0, |used, s| used | u8::from(newest[s] >= 0) << s);
         if used == 0 {
             return;
         }
-        self.used[b] = subtiles(used);
+        let sets = sets(pos, seq);
+        self.used[b] = used;
         self.newest[b] = sets.iter().map(|s| s.1).max().unwrap_or(-1);
         self.idle[b] = !sets.iter().any(|(set, _)| meets(set, terms.active));
         self.class[b] = if b < terms.sink_blocks { Class::Sink } else { Class::Past };
@@ -116,6 +103,34 @@ impl Survey {
             }
         }
     }
+}
+
+/// The sets of a block's used cells, each with its newest position.
+fn sets(pos: &[i32], seq: &[SeqSet]) -> Vec<(SeqSet, i32)> {
+    let first = pos.iter().zip(seq).find(|(p, _)| **p >= 0).map_or([0; 4], |(_, s)| *s);
+    // nearly always all cells have the same set, and then sets need not be opened
+    let differ = pos.iter().zip(seq).fold([0; 4], |mut differ: SeqSet, (&p, set)| {
+        let used = !i64::from(p >> 31) as u64;
+        for (d, (a, b)) in differ.iter_mut().zip(set.iter().zip(&first)) {
+            *d |= (a ^ b) & used;
+        }
+        differ
+    });
+    if differ == [0; 4] {
+        return vec![(first, pos.iter().fold(-1, |n, &p| n.max(p)))];
+    }
+    let mut sets: Vec<(SeqSet, i32)> = Vec::new();
+    let mut at = 0;
+    for (&pos, set) in pos.iter().zip(seq).filter(|(p, _)| **p >= 0) {
+        if sets.get(at).is_none_or(|(s, _)| s != set) {
+            at = sets.iter().position(|(s, _)| s == set).unwrap_or_else(|| {
+                sets.push((*set, -1));
+                sets.len() - 1
+            });
+        }
+        sets[at].1 = sets[at].1.max(pos);
+    }
+    sets
 }
 
 /// The position of the `window`-th newest token of a sequence (its shares sorted newest first): tokens of smaller

@@ -111,7 +111,8 @@ impl Case {
             let spawned: Vec<_> = (0..nth)
                 .map(|ith| {
                     let next = &next;
-                    let schedule = if dynamic { Schedule::Counter { next, nth } } else { Schedule::Static { ith, nth } };
+                    let schedule =
+                        if dynamic { Schedule::Counter { next, nth } } else { Schedule::Static { ith, nth } };
                     let args = &args;
                     s.spawn(move || attention_partial_at(isa, args, schedule))
                 })
