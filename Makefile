@@ -1,6 +1,6 @@
 # Everything is fetched and built by these targets; nothing has to be installed first but Rust, a C++ compiler, Python 3, make.
 
-.PHONY: demo test test-export bench bench-steps bench-kernels build series-import series-export series-check upstream-test aarch64-test lint bindings-check cuda cuda-check cuda-test clean
+.PHONY: demo test test-export bench bench-steps bench-kernels build series-import series-export series-check upstream-test aarch64-test asan-test lint bindings-check cuda cuda-check cuda-test clean
 
 build:
 	cargo build --release
@@ -34,6 +34,11 @@ upstream-test: build
 # the kernels' tests for aarch64, under emulation (docs/build.md)
 aarch64-test:
 	scripts/aarch64_tests.sh
+
+# the kernels' tests under AddressSanitizer (docs/build.md)
+asan-test:
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --no-default-features --test kernels \
+		--target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/asan
 
 # with the CUDA backend and our kernels in it; a toolkit is fetched if there is none (docs/build.md)
 cuda:
