@@ -72,6 +72,13 @@ pub(crate) trait Lanes: Copy {
         v[2].store_rounded(p.add(2 * LANES));
         v[3].store_rounded(p.add(3 * LANES));
     }
+    /// [`Lanes::store_rounded4`], and what the bytes add up to, over the lanes in any way.
+    #[inline(always)]
+    unsafe fn store_rounded_sum(v: [Self; 4], p: *mut u8) -> Self {
+        let v = [v[0].round(), v[1].round(), v[2].round(), v[3].round()];
+        Self::store_rounded4(v, p);
+        v[0].add(v[1]).add(v[2].add(v[3]))
+    }
 }
 
 /// Plain Rust.
@@ -407,12 +414,24 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn store_rounded4(v: [Self; 4], p: *mut u8) {
-            let [a, b, c, d] = v.map(|x| _mm512_cvtps_epi32(x.0));
-            // packing takes the 128-bit quarters one by one: four words of each vector in turn
-            let x = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            _mm512_storeu_si512(p.cast(), _mm512_permutexvar_epi32(order, x))
+            _mm512_storeu_si512(p.cast(), rounded4(v))
         }
+        #[inline(always)]
+        unsafe fn store_rounded_sum(v: [Self; 4], p: *mut u8) -> Self {
+            let bytes = rounded4(v);
+            _mm512_storeu_si512(p.cast(), bytes);
+            // sums of eight bytes
+            Avx512(_mm512_cvtepi32_ps(_mm512_sad_epu8(bytes, _mm512_setzero_si512())))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rounded4(v: [Avx512; 4]) -> __m512i {
+        let a = _mm512_packus_epi32(_mm512_cvtps_epi32(v[0].0), _mm512_cvtps_epi32(v[1].0));
+        let b = _mm512_packus_epi32(_mm512_cvtps_epi32(v[2].0), _mm512_cvtps_epi32(v[3].0));
+        // packing takes the 128-bit quarters one by one: four words of each vector in turn
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_permutexvar_epi32(order, _mm512_packus_epi16(a, b))
     }
 
     /// AVX2, FMA, F16C: two halves of eight.

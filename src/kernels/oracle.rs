@@ -58,7 +58,7 @@ fn attend(
     out: &mut [f64],
 ) {
     let q = args.q.row(token, head);
-    let cap = p.map.softcap as f64;
+    let cap = p.softcap as f64;
     let seen: Vec<(f64, &Vec<f64>)> = cache
         .iter()
         .filter_map(|(cell, k, v)| {

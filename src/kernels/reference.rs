@@ -379,9 +379,9 @@ fn visible(
 
 /// The score of a key; `bias` is its mask times the head's slope.
 fn score(p: &Shape, q: &[f32], k: &[f32], bias: f32) -> f32 {
-    let mut x = q.iter().zip(k).map(|(a, b)| a * b).sum::<f32>() * p.map.scale;
-    if p.map.softcap != 0.0 {
-        x = p.map.softcap * x.tanh();
+    let mut x = q.iter().zip(k).map(|(a, b)| a * b).sum::<f32>() * p.scale;
+    if p.softcap != 0.0 {
+        x = p.softcap * x.tanh();
     }
     x + bias
 }

@@ -50,7 +50,6 @@ pub struct Scratch {
     pub groups: Buffer,
     pub codes: Buffer,
     pub scales: Buffer,
-    pub weights: Buffer,
     pub words: Buffer,
     pub chunks: Buffer,
 }

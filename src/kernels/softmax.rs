@@ -41,15 +41,6 @@ pub(crate) unsafe fn tanh<L: Lanes>(x: L) -> L {
     a.select_lt(L::splat(0.625), near, far)
 }
 
-/// How raw dot products become scores.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ScoreMap {
-    /// Already divided by the cap where there is one.
-    pub scale: f32,
-    /// 0: none.
-    pub softcap: f32,
-}
-
 /// A row of scores on its way through the blocks.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
@@ -66,37 +57,36 @@ pub(crate) struct Row {
     pub factor: *mut f32,
 }
 
-/// `R` (at most 4) rows, one block. Cells whose mask is -inf get weight 0 whatever their score is, NaN included.
+/// `R` (at most 4) rows, one block. Scores are already multiplied by their scale, and divided by `softcap` unless that is 0.
+/// Cells whose mask is -inf get weight 0 whatever their score is, NaN included.
 ///
 /// # Safety
 /// The rows' pointers hold what they say.
 #[inline(always)]
-pub(crate) unsafe fn online_step<L: Lanes, const R: usize>(rows: &[Row; R], map: ScoreMap) {
+pub(crate) unsafe fn online_step<L: Lanes, const R: usize>(rows: &[Row; R], softcap: f32) {
     let dead = L::splat(f32::NEG_INFINITY);
     let mut tops = [dead; 4];
     for (r, row) in rows.iter().enumerate() {
-        let mut top = dead;
-        for i in (0..BLOCK).step_by(LANES) {
-            let mut s = L::load(row.scores.add(i)).mul(L::splat(map.scale));
-            if map.softcap != 0.0 {
-                s = tanh::<L>(s).mul(L::splat(map.softcap));
-            }
-            if !row.whole {
-                let m = L::load(row.mask.add(i));
-                s = m.mul_add(L::splat(row.slope), s);
-                s = dead.select_lt(m, s, dead);
-            }
-            s.store(row.scores.add(i));
-            top = top.max(s);
+        // most rows are left as they are
+        if softcap != 0.0 || !row.whole {
+            finish::<L>(row, softcap);
         }
-        tops[r] = top;
+        let mut top = [dead; 2];
+        for i in (0..BLOCK).step_by(2 * LANES) {
+            top[0] = top[0].max(L::load(row.scores.add(i)));
+            top[1] = top[1].max(L::load(row.scores.add(i + LANES)));
+        }
+        tops[r] = top[0].max(top[1]);
     }
     let mut largest = [0.0f32; 4];
     L::max4(&tops, largest.as_mut_ptr());
     let mut totals = [L::splat(0.0); 4];
     let mut new = [0.0f32; R];
+    // of the first lanes; e^0 is 1
+    let mut change = [0.0f32; LANES];
     for (r, row) in rows.iter().enumerate() {
         new[r] = largest[r].max(*row.max);
+        change[r] = if new[r] == *row.max { 0.0 } else { *row.max - new[r] };
         if new[r] == f32::NEG_INFINITY {
             for i in (0..BLOCK).step_by(LANES) {
                 L::splat(0.0).store(row.scores.add(i));
@@ -113,10 +103,29 @@ pub(crate) unsafe fn online_step<L: Lanes, const R: usize>(rows: &[Row; R], map:
     }
     let mut sums = [0.0f32; 4];
     L::sum4(&totals, sums.as_mut_ptr());
+    let mut factors = [0.0f32; LANES];
+    exp::<L>(L::load(change.as_ptr())).store(factors.as_mut_ptr());
     for (r, row) in rows.iter().enumerate() {
-        let factor = if new[r] == *row.max { 1.0 } else { (*row.max - new[r]).exp() };
         *row.max = new[r];
-        *row.sum = *row.sum * factor + sums[r];
-        *row.factor = factor;
+        *row.sum = *row.sum * factors[r] + sums[r];
+        *row.factor = factors[r];
+    }
+}
+
+/// The cap and the mask.
+#[inline(always)]
+unsafe fn finish<L: Lanes>(row: &Row, softcap: f32) {
+    let dead = L::splat(f32::NEG_INFINITY);
+    for i in (0..BLOCK).step_by(LANES) {
+        let mut s = L::load(row.scores.add(i));
+        if softcap != 0.0 {
+            s = tanh::<L>(s).mul(L::splat(softcap));
+        }
+        if !row.whole {
+            let m = L::load(row.mask.add(i));
+            s = m.mul_add(L::splat(row.slope), s);
+            s = dead.select_lt(m, s, dead);
+        }
+        s.store(row.scores.add(i));
     }
 }

@@ -5,57 +5,88 @@
 //! do: then the reads that are needed now wait.
 
 use super::super::args::SideView;
+use super::super::KernelError;
 use super::{AttentionArgs, Shape};
-use crate::geometry::SUBTILES;
+use crate::geometry::{Width, SUBTILES};
 
-/// Where the next block of a head lies: subtiles of a side, and its parameters. Null where there is nothing.
+/// Where a side of a head's block lies: it is asked for as the next block, and then read.
 #[derive(Clone, Copy)]
-pub(super) struct Next {
-    pub k: [*const u8; SUBTILES],
-    pub v: [*const u8; SUBTILES],
-    pub params_k: *const u16,
-    pub params_v: *const u16,
+pub(super) struct Place {
+    /// Bits of the entry, 0 for an empty block.
+    bits: i32,
+    /// Bit s: subtile s is there.
+    present: u8,
+    /// Null where there is nothing.
+    pub subtiles: [*const u8; SUBTILES],
+    /// Null where there is nothing.
+    pub params: *const u16,
 }
 
-impl Next {
-    pub const NOTHING: Next = Next {
-        k: [std::ptr::null(); SUBTILES],
-        v: [std::ptr::null(); SUBTILES],
-        params_k: std::ptr::null(),
-        params_v: std::ptr::null(),
-    };
+impl Place {
+    pub const NOWHERE: Place =
+        Place { bits: 0, present: 0, subtiles: [std::ptr::null(); SUBTILES], params: std::ptr::null() };
 
+    /// K and V of a block, or nothing behind the last one.
     #[inline(always)]
-    pub fn of(a: &AttentionArgs, p: &Shape, head: usize, block: usize) -> Next {
-        let mut next = Next::NOTHING;
+    pub fn of(a: &AttentionArgs, p: &Shape, head: usize, block: usize) -> [Place; 2] {
         if block < p.n_blocks {
-            (next.k, next.params_k) = side(&a.k, head, block);
-            (next.v, next.params_v) = side(&a.v, head, block);
+            [Place::side(&a.k, head, block), Place::side(&a.v, head, block)]
+        } else {
+            [Place::NOWHERE; 2]
         }
-        next
     }
-}
 
-/// An entry that makes no sense counts as nothing here; whoever reads it will say so.
-#[inline(always)]
-fn side(side: &SideView, head: usize, block: usize) -> ([*const u8; SUBTILES], *const u16) {
-    let (mut found, mut params) = ([std::ptr::null(); SUBTILES], std::ptr::null());
-    if let Ok(entry) = side.entry(block) {
-        if let Ok(Some(width)) = side.width(block, &entry) {
-            let (per_page, bytes) = (width.subtiles_per_page(), width.subtile_bytes(side.head_dim()));
-            for slot in 0..width.pages() {
-                if let Ok(Some(page)) = side.page(head, block, entry.pages[slot]) {
-                    for i in 0..per_page {
-                        found[slot * per_page + i] = page.wrapping_add(i * bytes).cast_const();
-                    }
+    /// An entry that makes no sense counts as nothing here; whoever reads it will say so.
+    #[inline(always)]
+    fn side(side: &SideView, head: usize, block: usize) -> Place {
+        let mut place = Place::NOWHERE;
+        let Ok(entry) = side.entry(block) else { return place };
+        place.bits = entry.width;
+        let Ok(Some(width)) = side.width(block, &entry) else { return place };
+        let (per_page, bytes) = (width.subtiles_per_page(), width.subtile_bytes(side.head_dim()));
+        for slot in 0..width.pages() {
+            if let Ok(Some(page)) = side.page(head, block, entry.pages[slot]) {
+                for i in 0..per_page {
+                    place.subtiles[slot * per_page + i] = page.wrapping_add(i * bytes).cast_const();
+                    place.present |= 1 << (slot * per_page + i);
                 }
             }
-            if side.group() > 0 {
-                params = side.params(block, head, 0).cast_const();
-            }
         }
+        if side.group() > 0 {
+            place.params = side.params(block, head, 0).cast_const();
+        }
+        place
     }
-    (found, params)
+
+    /// `None` for an empty block.
+    #[inline(always)]
+    pub fn width(&self, side: &SideView, block: usize) -> Result<Option<Width>, KernelError> {
+        if self.bits == 0 {
+            return Ok(None);
+        }
+        side.checked_width(block, self.bits).map(Some)
+    }
+
+    /// As [`SideView::subtiles`].
+    #[inline(always)]
+    pub fn subtiles(
+        &self,
+        side: &SideView,
+        head: usize,
+        block: usize,
+        live: u8,
+    ) -> Result<[*const u8; SUBTILES], KernelError> {
+        if self.present == u8::MAX {
+            return Ok(self.subtiles);
+        }
+        self.some(side, head, block, live)
+    }
+
+    #[cold]
+    fn some(&self, side: &SideView, head: usize, block: usize, live: u8) -> Result<[*const u8; SUBTILES], KernelError> {
+        let entry = side.entry(block)?;
+        side.subtiles(head, block, &entry, side.checked_width(block, entry.width)?, live)
+    }
 }
 
 /// Lines to ask for: those of the next block, or, where it has none, those that are read anyway.

@@ -6,27 +6,20 @@ use super::super::lanes::Lanes;
 use super::super::level::{keep_row, Level};
 use super::super::softmax::{online_step, Row};
 use super::super::{layout, KernelError};
-use super::ahead::{lines, Next};
+use super::ahead::{lines, Place};
 use super::half::{Halves, Runs};
-use super::packed::{scales, spread_out, Keys, Values};
+use super::packed::{scales, spread_out, Keys, ScoreTile, Values};
 use super::task::{Visible, Work};
 use super::{AttentionArgs, Shape};
-use crate::geometry::{BlockEntry, Width, BLOCK, SUBTILE, SUBTILES};
+use crate::geometry::{Width, BLOCK, SUBTILE, SUBTILES};
 
 /// Where a block comes from.
 #[derive(Clone, Copy)]
-pub(super) enum Source {
-    Cache {
-        block: usize,
-        k: BlockEntry,
-        v: BlockEntry,
-        wk: Width,
-        wv: Width,
-    },
+pub(super) enum Source<'a> {
+    /// What its sides are made of, and where the next block lies, K and V.
+    Cache { block: usize, widths: [Width; 2], here: &'a [Place; 2], next: &'a [Place; 2] },
     /// Tokens of the current batch from this one on.
-    Current {
-        first: usize,
-    },
+    Current { first: usize },
 }
 
 /// Beyond this many rows a block's codes are first laid out one to a byte.
@@ -42,17 +35,16 @@ pub(super) unsafe fn step<I: Dots>(
     head: usize,
     visible: Visible,
     source: Source,
-    next: &Next,
 ) -> Result<(), KernelError> {
     let runs = Runs { queries: visible.queries, ratio: p.ratio };
     let live = live_subtiles(visible.cells);
     match source {
-        Source::Cache { block, k, wk, .. } => {
-            let src = a.k.subtiles(head, block, &k, wk, live)?;
-            if wk == Width::B16 {
-                halves(&src, &next.k, p.dk, visible.cells).score::<I>(w, &runs);
+        Source::Cache { block, widths: [width, _], here: [here, _], next: [next, _] } => {
+            let src = here.subtiles(&a.k, head, block, live)?;
+            if width == Width::B16 {
+                halves(&src, &next.subtiles, p.dk, visible.cells).score::<I>(w, &runs);
             } else {
-                packed_scores::<I>(&a.k, w, &runs, head, block, wk, live, src, next);
+                packed_scores::<I>(&a.k, w, &runs, width, live, src, here.params, next);
             }
         }
         Source::Current { first } => {
@@ -65,12 +57,12 @@ pub(super) unsafe fn step<I: Dots>(
     softmax::<I::L>(p, w, &runs, visible.whole);
 
     match source {
-        Source::Cache { block, v, wv, .. } => {
-            let src = a.v.subtiles(head, block, &v, wv, live)?;
-            if wv == Width::B16 {
-                halves(&src, &next.v, p.dv, visible.cells).weigh::<I>(w, &runs);
+        Source::Cache { block, widths: [_, width], here: [_, here], next: [_, next] } => {
+            let src = here.subtiles(&a.v, head, block, live)?;
+            if width == Width::B16 {
+                halves(&src, &next.subtiles, p.dv, visible.cells).weigh::<I>(w, &runs);
             } else {
-                packed_values::<I>(&a.v, w, &runs, head, block, wv, visible.cells, live, src, next);
+                packed_values::<I>(&a.v, w, &runs, width, visible.cells, live, src, here.params, next);
             }
         }
         Source::Current { first } => {
@@ -85,16 +77,21 @@ pub(super) unsafe fn step<I: Dots>(
 /// Scores become weights, four rows at a time.
 #[inline(always)]
 unsafe fn softmax<L: Lanes>(p: &Shape, w: &Work, runs: &Runs, whole: u64) {
-    for (mut from, to) in runs.ranges() {
+    for (mut row, end) in runs.ranges() {
+        let (mut t, mut h) = (row / p.ratio, 0);
         macro_rules! rows {
             ($n:expr) => {
-                while from + $n <= to {
-                    let mut rows = [row_of(p, w, from, whole); $n];
-                    for r in 1..rows.len() {
-                        rows[r] = row_of(p, w, from + r, whole);
+                while row + $n <= end {
+                    let mut rows = [row_of(w, row, t, h, whole); $n];
+                    for (r, of) in rows.iter_mut().enumerate() {
+                        *of = row_of(w, row + r, t, h, whole);
+                        h += 1;
+                        if h == p.ratio {
+                            (t, h) = (t + 1, 0);
+                        }
                     }
-                    online_step::<L, $n>(&rows, p.map);
-                    from += $n;
+                    online_step::<L, $n>(&rows, p.softcap);
+                    row += $n;
                 }
             };
         }
@@ -103,9 +100,9 @@ unsafe fn softmax<L: Lanes>(p: &Shape, w: &Work, runs: &Runs, whole: u64) {
     }
 }
 
+/// The row of head `h` and query `t`.
 #[inline(always)]
-unsafe fn row_of(p: &Shape, w: &Work, row: usize, whole: u64) -> Row {
-    let (t, h) = (row / p.ratio, row % p.ratio);
+unsafe fn row_of(w: &Work, row: usize, t: usize, h: usize, whole: u64) -> Row {
     Row {
         scores: w.scores.add(row * BLOCK),
         mask: w.mask.add(t * BLOCK),
@@ -189,17 +186,15 @@ unsafe fn packed_scores<I: Dots>(
     side: &SideView,
     w: &Work,
     runs: &Runs,
-    head: usize,
-    block: usize,
     width: Width,
     live: u8,
     src: [*const u8; SUBTILES],
-    next: &Next,
+    params: *const u16,
+    next: &Place,
 ) {
     // what hidden tokens get does not matter, as long as nobody multiplies with it
-    let params = side.params(block, head, 0);
-    scales::<I::L>(params, next.params_k, side.n_groups(), width, u128::MAX, w.scales);
-    let (stored, src, next) = laid_out::<I>(side, w, runs, width, live, src, next.k);
+    scales::<I::L>(params, next.params, side.n_groups(), width, u128::MAX, w.scales);
+    let (stored, src, next) = laid_out::<I>(side, w, runs, width, live, src, next.subtiles);
     let keys = Keys {
         src,
         next,
@@ -245,7 +240,7 @@ unsafe fn score_rows<I: Dots, const W: usize, const N: usize>(keys: &Keys, runs:
                         // codes of 2 bits are always multiplied by narrow integers: the other way is not compiled
                         if W != 2 || !$wide {
                             for s in (subtile..subtile + step).step_by($s) {
-                                keys.score::<I, W, N, $r, $s, $wide>(row, s);
+                                I::apart(&ScoreTile::<W, N, $r, $s, $wide> { keys, row, subtile: s });
                             }
                         }
                     };
@@ -276,17 +271,15 @@ unsafe fn packed_values<I: Dots>(
     side: &SideView,
     w: &Work,
     runs: &Runs,
-    head: usize,
-    block: usize,
     width: Width,
     cells: u128,
     live: u8,
     src: [*const u8; SUBTILES],
-    next: &Next,
+    params: *const u16,
+    next: &Place,
 ) {
-    let params = side.params(block, head, 0);
-    scales::<I::L>(params, next.params_v, side.n_groups(), width, cells, w.scales);
-    let (stored, src, next) = laid_out::<I>(side, w, runs, width, live, src, next.v);
+    scales::<I::L>(params, next.params, side.n_groups(), width, cells, w.scales);
+    let (stored, src, next) = laid_out::<I>(side, w, runs, width, live, src, next.subtiles);
     let values = Values {
         src,
         next,
@@ -300,7 +293,6 @@ unsafe fn packed_values<I: Dots>(
         factors: w.factors,
         acc: w.acc,
         stride: w.stride_v,
-        w: w.w,
         words: w.words,
     };
     match stored {

@@ -22,7 +22,6 @@ mod task;
 use super::args::{blocks_of, Cells, MaskF16, PartialsMut, RowsF32, SideView};
 use super::dots::PlainDots;
 use super::scratch::{self, Scratch};
-use super::softmax::ScoreMap;
 use super::{Isa, KernelError};
 use crate::geometry::Side;
 pub use split::Schedule;
@@ -68,7 +67,10 @@ pub(crate) struct Shape {
     /// Visible blocks.
     pub n_blocks: usize,
     pub n_chunk: usize,
-    pub map: ScoreMap,
+    /// What queries are multiplied by: already divided by the cap where there is one.
+    pub scale: f32,
+    /// 0: none.
+    pub softcap: f32,
     pub max_bias: f32,
 }
 
@@ -109,7 +111,8 @@ impl Shape {
             n_kv,
             n_blocks,
             n_chunk: a.n_chunk,
-            map: ScoreMap { scale, softcap: a.softcap },
+            scale,
+            softcap: a.softcap,
             max_bias: a.max_bias,
         })
     }

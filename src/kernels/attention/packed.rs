@@ -10,7 +10,7 @@
 //! So what rounding q or w to integers adds is only seen by the codes' distance from the middle. Queries and weights have 16
 //! bits at 8 bits of cache; at 4 and 2 bits they have 8 where that is enough ([`Query::narrow`], [`weights_are_narrow`]).
 
-use super::super::dots::{Bits, Dots, WIDE_MAX};
+use super::super::dots::{Bits, Dots, Tile, WIDE_MAX};
 use super::super::lanes::{Lanes, LANES};
 use super::super::prefetch;
 use crate::geometry::{Width, BLOCK, SUBTILE, SUBTILES};
@@ -380,6 +380,39 @@ impl Keys {
     }
 }
 
+/// [`Keys::score`] of these rows and subtiles.
+pub(super) struct ScoreTile<'a, const W: usize, const N: usize, const R: usize, const S: usize, const WIDE: bool> {
+    pub keys: &'a Keys,
+    pub row: usize,
+    pub subtile: usize,
+}
+
+impl<const W: usize, const N: usize, const R: usize, const S: usize, const WIDE: bool> Tile
+    for ScoreTile<'_, W, N, R, S, WIDE>
+{
+    #[inline(always)]
+    unsafe fn run<I: Dots>(&self) {
+        self.keys.score::<I, W, N, R, S, WIDE>(self.row, self.subtile)
+    }
+}
+
+/// [`Values::group`] of these rows.
+struct GroupTile<'a, const W: usize, const N: usize, const R: usize, const C: usize, const WIDE: bool> {
+    values: &'a Values,
+    row: usize,
+    g: usize,
+    weights: &'a [Weights; R],
+}
+
+impl<const W: usize, const N: usize, const R: usize, const C: usize, const WIDE: bool> Tile
+    for GroupTile<'_, W, N, R, C, WIDE>
+{
+    #[inline(always)]
+    unsafe fn run<I: Dots>(&self) {
+        self.values.group::<I, W, N, R, C, WIDE>(self.row, self.g, self.weights)
+    }
+}
+
 /// Weights of one group of a block, before they are rounded.
 #[derive(Clone, Copy)]
 struct Weights {
@@ -390,29 +423,34 @@ struct Weights {
     narrow: bool,
 }
 
-/// `w_j = p_j * scale_j` of `R` (at most 4) rows and a group, and what is known of them.
+/// What is known of `w_j = p_j * scale_j` of `R` (at most 4) rows and a group. `W` is the layout's width.
 ///
 /// # Safety
-/// `p` holds [`BLOCK`] values in each of `R` rows, `scales` a group's (scale, min), `w` takes `R` rows of [`BLOCK`] values.
+/// `p` holds [`BLOCK`] values in each of `R` rows, `scales` a group's (scale, min).
 #[inline(always)]
-unsafe fn weigh_scales<L: Lanes, const R: usize>(
+unsafe fn survey<L: Lanes, const W: usize, const R: usize>(
     p: *const f32,
     scales: *const f32,
     width: Width,
     n_live: u32,
-    w: *mut f32,
 ) -> [Weights; R] {
     let zero = [L::splat(0.0); 4];
     let (mut top, mut sum, mut squares, mut mins) = (zero, zero, zero, zero);
-    for r in 0..R {
+    // all rows at once where the sums fit the registers
+    let step = if L::VALUE_ROWS >= 4 { R } else { 1 };
+    for first in (0..R).step_by(step) {
         for i in (0..BLOCK).step_by(LANES) {
-            let p = L::load(p.add(r * BLOCK + i));
-            let x = p.mul(L::load(scales.add(i)));
-            x.store(w.add(r * BLOCK + i));
-            top[r] = top[r].max(x);
-            sum[r] = sum[r].add(x);
-            squares[r] = x.mul_add(x, squares[r]);
-            mins[r] = p.mul_add(L::load(scales.add(BLOCK + i)), mins[r]);
+            let (scale, min) = (L::load(scales.add(i)), L::load(scales.add(BLOCK + i)));
+            for r in first..first + step {
+                let p = L::load(p.add(r * BLOCK + i));
+                let x = p.mul(scale);
+                top[r] = top[r].max(x);
+                sum[r] = sum[r].add(x);
+                if W != 2 {
+                    squares[r] = x.mul_add(x, squares[r]);
+                }
+                mins[r] = p.mul_add(min, mins[r]);
+            }
         }
     }
     let mut all = [[0.0f32; 4]; 4];
@@ -478,8 +516,7 @@ pub(super) struct Values {
     /// `[row][stride]`.
     pub acc: *mut f32,
     pub stride: usize,
-    /// Room for 8 rows of weights in f32, and of two planes of words.
-    pub w: *mut f32,
+    /// Room for 8 rows of two planes of words.
     pub words: *mut u32,
 }
 
@@ -496,15 +533,15 @@ impl Values {
         for g in 0..self.head_dim / self.group {
             let scales = self.scales.add(g * 2 * BLOCK);
             let p = self.p.add(row * BLOCK);
-            let weights = weigh_scales::<I::L, R>(p, scales, self.width, self.n_live, self.w);
+            let weights = survey::<I::L, W, R>(p, scales, self.width, self.n_live);
             let mut wide = false;
             for w in &weights {
                 wide |= !w.narrow;
             }
             if wide {
-                self.group::<I, W, N, R, CW, true>(row, g, &weights);
+                I::apart(&GroupTile::<W, N, R, CW, true> { values: self, row, g, weights: &weights });
             } else {
-                self.group::<I, W, N, R, CN, false>(row, g, &weights);
+                I::apart(&GroupTile::<W, N, R, CN, false> { values: self, row, g, weights: &weights });
             }
         }
     }
@@ -520,27 +557,33 @@ impl Values {
             // such rows are never wide
             return;
         }
+        let (p, scales) = (self.p.add(row * BLOCK), self.scales.add(g * 2 * BLOCK));
         let (mid, seen) = middle::<I>(self.width, WIDE);
         let mut totals = [I::L::splat(0.0); 4];
         let most = if WIDE { WIDE_MAX } else { 255.0 };
         for r in 0..R {
             let w = &weights[r];
             let inverse = I::L::splat(if w.top > TINY { most / w.top } else { 0.0 });
-            let mut total = I::L::splat(0.0);
             let words = self.words.add(r * 2 * WEIGHT_WORDS);
-            for i in (0..BLOCK).step_by(LANES) {
-                let x = I::L::load(self.w.add(r * BLOCK + i));
-                let x = if WIDE {
-                    x.mul(inverse).round()
-                } else {
-                    x.mul_add(inverse, I::L::load(DITHER.as_ptr().add(i))).round()
-                };
-                total = total.add(x);
-                if WIDE {
-                    I::store_wide(x, words.add(i / 4), WEIGHT_WORDS);
-                } else {
-                    x.store_u8(words.add(i / 4).cast());
+            let mut total = I::L::splat(0.0);
+            for i in (0..BLOCK).step_by(4 * LANES) {
+                let mut x = [total; 4];
+                for n in 0..4 {
+                    let at = i + n * LANES;
+                    // the same product as in `survey`, so none is above the top
+                    x[n] = I::L::load(p.add(r * BLOCK + at)).mul(I::L::load(scales.add(at)));
+                    x[n] = if WIDE {
+                        x[n].mul(inverse)
+                    } else {
+                        x[n].mul_add(inverse, I::L::load(DITHER.as_ptr().add(at)))
+                    };
                 }
+                let words = words.add(i / 4);
+                total = total.add(if WIDE {
+                    I::store_wide_sum(x, words, WEIGHT_WORDS)
+                } else {
+                    I::L::store_rounded_sum(x, words.cast())
+                });
             }
             totals[r] = total;
         }

@@ -6,7 +6,7 @@ use super::super::f16;
 use super::super::lanes::{Lanes, LANES};
 use super::super::scratch::Scratch;
 use super::super::KernelError;
-use super::ahead::Next;
+use super::ahead::Place;
 use super::block::{self, Source};
 use super::packed::{self, Query, WEIGHT_WORDS};
 use super::split::{self, next_task, tile_tokens, Schedule};
@@ -16,7 +16,7 @@ use std::ops::Range;
 
 /// The buffers of one task, as pointers into the thread's scratch.
 pub(super) struct Work {
-    /// Queries in f32, `[row][stride_q]`.
+    /// Queries in f32, multiplied by the scores' scale, `[row][stride_q]`.
     pub q: *mut f32,
     pub stride_q: usize,
     /// Queries as integers, where K has groups: `head_dim / 4` words, and twice as many, in a row; what they mean.
@@ -44,8 +44,7 @@ pub(super) struct Work {
     pub codes: *mut u8,
     /// (scale, min) of a block's tokens, `[group][2][128]`.
     pub scales: *mut f32,
-    /// Room for eight rows of weights of a block.
-    pub w: *mut f32,
+    /// Room for eight rows of a block's weights.
     pub words: *mut u32,
 }
 
@@ -76,7 +75,6 @@ impl Work {
             current: s.current.take(BLOCK * d).as_mut_ptr(),
             codes: s.codes.take(BLOCK * d).as_mut_ptr(),
             scales: s.scales.take(gk.max(gv) * 2 * BLOCK).as_mut_ptr(),
-            w: s.weights.take(8 * BLOCK).as_mut_ptr(),
             words: s.words.take(8 * 2 * WEIGHT_WORDS).as_mut_ptr(),
         }
     }
@@ -136,7 +134,7 @@ pub(super) unsafe fn run<I: Dots>(
     result
 }
 
-/// The queries of a tile in f32 and as integers.
+/// The queries of a tile, multiplied by the scores' scale, in f32 and as integers.
 #[inline(always)]
 unsafe fn queries<I: Dots>(a: &AttentionArgs, p: &Shape, w: &Work, head: usize, tokens: &Range<usize>) {
     for h in 0..p.ratio {
@@ -147,10 +145,13 @@ unsafe fn queries<I: Dots>(a: &AttentionArgs, p: &Shape, w: &Work, head: usize, 
         for h in 0..p.ratio {
             let row = t * p.ratio + h;
             let q = a.q.row(tokens.start + t, head * p.ratio + h);
-            std::ptr::copy_nonoverlapping(q.as_ptr(), w.q.add(row * w.stride_q), p.dk);
+            let out = w.q.add(row * w.stride_q);
+            for (i, x) in q.iter().enumerate() {
+                *out.add(i) = x * p.scale;
+            }
             if groups > 0 {
                 let (narrow, wide) = (w.narrow.add(row * p.dk / 4), w.wide.add(row * p.dk / 2));
-                packed::quantize_query::<I>(q.as_ptr(), p.dk, a.k.group(), narrow, wide, w.groups.add(row * groups));
+                packed::quantize_query::<I>(out, p.dk, a.k.group(), narrow, wide, w.groups.add(row * groups));
             }
         }
     }
@@ -175,15 +176,18 @@ unsafe fn task<I: Dots>(
     std::ptr::write_bytes(w.acc, 0, rows * w.stride_v);
 
     let mut result = Ok(());
+    let mut here = Place::of(a, p, head, blocks.start);
     for block in blocks {
-        let done = cache_block::<I>(a, p, w, excluded[block], head, &tokens, block);
+        let next = Place::of(a, p, head, block + 1);
+        let done = cache_block::<I>(a, p, w, excluded[block], head, &tokens, block, &here, &next);
         result = result.and(done);
+        here = next;
     }
     if chunk == p.n_chunk - 1 && a.current.is_some() {
         for first in (0..a.cells.len()).step_by(BLOCK) {
             let visible = current_mask(a, w, &tokens, first);
             if visible.cells != 0 {
-                let done = block::step::<I>(a, p, w, head, visible, Source::Current { first }, &Next::NOTHING);
+                let done = block::step::<I>(a, p, w, head, visible, Source::Current { first });
                 result = result.and(done);
             }
         }
@@ -212,17 +216,17 @@ unsafe fn cache_block<I: Dots>(
     head: usize,
     tokens: &Range<usize>,
     block: usize,
+    here: &[Place; 2],
+    next: &[Place; 2],
 ) -> Result<(), KernelError> {
-    let (k, v) = (a.k.entry(block)?, a.v.entry(block)?);
-    let (Some(wk), Some(wv)) = (a.k.width(block, &k)?, a.v.width(block, &v)?) else {
+    let (Some(wk), Some(wv)) = (here[0].width(&a.k, block)?, here[1].width(&a.v, block)?) else {
         return Ok(());
     };
-    let next = Next::of(a, p, head, block + 1);
     let visible = block_mask::<I::L>(&a.mask, p, w, tokens, block, excluded);
     if visible.cells == 0 {
         return Ok(());
     }
-    block::step::<I>(a, p, w, head, visible, Source::Cache { block, k, v, wk, wv }, &next)
+    block::step::<I>(a, p, w, head, visible, Source::Cache { block, widths: [wk, wv], here, next })
 }
 
 /// The mask of a block in f32, excluded cells and those beyond `n_kv` at -inf.

@@ -27,7 +27,14 @@ pub(crate) use x86::{Avx2Dots, Avx512Dots, AvxVnniDots, EvexVnniDots};
 /// Largest magnitude of a wide value: as high and low bytes, both signed, `127 * 256 + 127`.
 pub(crate) const WIDE_MAX: f32 = 32639.0;
 
-pub(crate) trait Dots {
+/// Work on a tile, which [`Dots::apart`] may make a function of its own.
+pub(crate) trait Tile {
+    /// # Safety
+    /// The CPU has the instructions of `I`, and the tile holds what it says.
+    unsafe fn run<I: Dots>(&self);
+}
+
+pub(crate) trait Dots: Sized {
     type L: Level;
     /// Sixteen sums of narrow products.
     type Narrow: Copy;
@@ -61,6 +68,23 @@ pub(crate) trait Dots {
     unsafe fn wide_sum(acc: Self::Wide) -> Self::L;
     /// Sixteen wide values, integers already, as four words in each of two planes.
     unsafe fn store_wide(x: Self::L, p: *mut u32, plane: usize);
+    /// Rounds (half to even) 64 wide values and stores them; what they add up to, over the lanes in any way.
+    #[inline(always)]
+    unsafe fn store_wide_sum(x: [Self::L; 4], p: *mut u32, plane: usize) -> Self::L {
+        let x = [x[0].round(), x[1].round(), x[2].round(), x[3].round()];
+        Self::store_wide(x[0], p, plane);
+        Self::store_wide(x[1], p.add(4), plane);
+        Self::store_wide(x[2], p.add(8), plane);
+        Self::store_wide(x[3], p.add(12), plane);
+        x[0].add(x[1]).add(x[2].add(x[3]))
+    }
+
+    /// Runs a tile, as a function of its own where that keeps its loops' addresses in registers: all that is inlined around them
+    /// needs more than there are.
+    #[inline(always)]
+    unsafe fn apart<T: Tile>(tile: &T) {
+        tile.run::<Self>()
+    }
 
     /// Sixteen integers from -128 to 127 as bytes.
     unsafe fn store_i8(x: Self::L, p: *mut u8);

@@ -1,7 +1,7 @@
 //! AVX-512 VNNI, AVX-VNNI, AVX2.
 
 use super::super::lanes::{Avx2, Avx512};
-use super::Dots;
+use super::{Dots, Tile};
 use std::arch::x86_64::*;
 
 /// `vpdpbusd` on 64 bytes. Wide values are high and low bytes, each with sums of its own.
@@ -16,6 +16,11 @@ impl Dots for Avx512Dots {
     const ONE_QUAD: bool = false;
     const WIDE_BIAS: f32 = 0.0;
 
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    unsafe fn apart<T: Tile>(tile: &T) {
+        tile.run::<Self>()
+    }
     #[inline(always)]
     unsafe fn part(bits: __m512i, shift: u32, mask: u8) -> __m512i {
         let mask = _mm512_set1_epi8(mask as i8);
@@ -75,6 +80,25 @@ impl Dots for Avx512Dots {
         let low = _mm512_sub_epi32(v, _mm512_slli_epi32::<8>(high));
         _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(high));
         _mm_storeu_si128(p.add(plane).cast(), _mm512_cvtepi32_epi8(low));
+    }
+    #[inline(always)]
+    unsafe fn store_wide_sum(x: [Avx512; 4], p: *mut u32, plane: usize) -> Avx512 {
+        let a = _mm512_packs_epi32(_mm512_cvtps_epi32(x[0].0), _mm512_cvtps_epi32(x[1].0));
+        let b = _mm512_packs_epi32(_mm512_cvtps_epi32(x[2].0), _mm512_cvtps_epi32(x[3].0));
+        // WIDE_MAX leaves room for this 128
+        let (bias, ones) = (_mm512_set1_epi16(128), _mm512_set1_epi16(1));
+        let (high_a, high_b) =
+            (_mm512_srai_epi16::<8>(_mm512_add_epi16(a, bias)), _mm512_srai_epi16::<8>(_mm512_add_epi16(b, bias)));
+        let low_a = _mm512_sub_epi16(a, _mm512_slli_epi16::<8>(high_a));
+        let low_b = _mm512_sub_epi16(b, _mm512_slli_epi16::<8>(high_b));
+        // packing takes the 128-bit quarters one by one: four words of each vector in turn
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let high = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(high_a, high_b));
+        let low = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(low_a, low_b));
+        _mm512_storeu_si512(p.cast(), high);
+        _mm512_storeu_si512(p.add(plane).cast(), low);
+        let sums = _mm512_add_epi32(_mm512_madd_epi16(a, ones), _mm512_madd_epi16(b, ones));
+        Avx512(_mm512_cvtepi32_ps(sums))
     }
     #[inline(always)]
     unsafe fn store_i8(x: Avx512, p: *mut u8) {
