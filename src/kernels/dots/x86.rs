@@ -192,6 +192,12 @@ pub(crate) struct Avx2Dots;
 impl Dots for Avx2Dots {
     common256!(madd);
 
+    #[inline(never)]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn apart<T: Tile>(tile: &T) {
+        tile.run::<Self>()
+    }
+
     #[inline(always)]
     unsafe fn narrow<const N: usize, const SIGNED: bool>(acc: Halves, codes: &[Halves; N], x: *const u32) -> Halves {
         let ones = _mm256_set1_epi16(1);
