@@ -72,6 +72,18 @@ pub(crate) trait Lanes: Copy {
         v[2].store_rounded(p.add(2 * LANES));
         v[3].store_rounded(p.add(3 * LANES));
     }
+    /// [`Lanes::store_rounded`] of four vectors in turn: four lanes of each, then the next four.
+    #[inline(always)]
+    unsafe fn store_turns4(v: [Self; 4], p: *mut u8) {
+        for (j, v) in v.into_iter().enumerate() {
+            let mut bytes = [0u8; LANES];
+            v.store_rounded(bytes.as_mut_ptr());
+            for i in 0..4 {
+                let four = bytes.as_ptr().add(4 * i).cast::<[u8; 4]>().read();
+                p.add(16 * i + 4 * j).cast::<[u8; 4]>().write(four);
+            }
+        }
+    }
 }
 
 /// Plain Rust.
@@ -413,6 +425,12 @@ mod x86 {
             let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
             _mm512_storeu_si512(p.cast(), _mm512_permutexvar_epi32(order, x))
         }
+        #[inline(always)]
+        unsafe fn store_turns4(v: [Self; 4], p: *mut u8) {
+            let a = _mm512_packus_epi32(_mm512_cvtps_epi32(v[0].0), _mm512_cvtps_epi32(v[1].0));
+            let b = _mm512_packus_epi32(_mm512_cvtps_epi32(v[2].0), _mm512_cvtps_epi32(v[3].0));
+            _mm512_storeu_si512(p.cast(), _mm512_packus_epi16(a, b))
+        }
     }
 
     /// AVX2, FMA, F16C: two halves of eight.
@@ -585,6 +603,15 @@ mod x86 {
                 let b = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(x, y), order);
                 _mm256_storeu_si256(p.add(32 * i).cast(), b)
             }
+        }
+        #[inline(always)]
+        unsafe fn store_turns4(v: [Self; 4], p: *mut u8) {
+            let a = _mm256_packus_epi32(_mm256_cvtps_epi32(v[0].0), _mm256_cvtps_epi32(v[1].0));
+            let b = _mm256_packus_epi32(_mm256_cvtps_epi32(v[2].0), _mm256_cvtps_epi32(v[3].0));
+            _mm256_storeu_si256(p.cast(), _mm256_packus_epi16(a, b));
+            let a = _mm256_packus_epi32(_mm256_cvtps_epi32(v[0].1), _mm256_cvtps_epi32(v[1].1));
+            let b = _mm256_packus_epi32(_mm256_cvtps_epi32(v[2].1), _mm256_cvtps_epi32(v[3].1));
+            _mm256_storeu_si256(p.add(32).cast(), _mm256_packus_epi16(a, b))
         }
     }
 

@@ -5,11 +5,11 @@ use super::lanes::Plain;
 use super::level::Level;
 use super::narrow::{join4, join8};
 use super::prefetch::near;
-use super::quantize::quantize;
+use super::quantize::quantize_subtile;
 use super::range::RangeRule;
 use super::scratch::{self, Scratch};
 use super::words::{PlainWords, Words};
-use super::{layout, pack, Isa, KernelError, SideView};
+use super::{layout, Isa, KernelError, SideView};
 use crate::geometry::{page_bytes, Width, MAX_PAGES, SUBTILE, SUBTILES};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -209,44 +209,57 @@ fn ask_first(side: &SideView, op: &ShrinkOp, head: usize) {
     }
 }
 
-/// Build the whole block aside, then write its pages: a target may be any of the sources.
+/// Build a page aside, then write it: a target may be any of the sources. Where it is a later one, all are built first.
 #[inline(always)]
 unsafe fn convert<L: Level, V: Words>(side: &SideView, block: usize, head: usize, r: &Resolved, s: &mut Scratch) {
     let d = side.head_dim();
     let n = r.to.subtile_bytes(d);
+    let (page, per_page) = (page_bytes(d), r.to.subtiles_per_page());
     let built = s.pages.take::<u8>(SUBTILES * n).as_mut_ptr();
-    // codes, and behind them a subtile at 4 bits
-    let codes = s.current.take::<u8>(SUBTILE * pack::stride(d) + 8 * d).as_mut_ptr();
-    let at4 = codes.add(SUBTILE * pack::stride(d));
+    // a target that is no later source can be written as soon as it is built
+    let early = r.dst.iter().enumerate().all(|(slot, dst)| match *dst {
+        Some(dst) => {
+            let mut later = r.src.iter().skip((slot + 1) * per_page).flatten();
+            later.all(|src| !(dst..dst.wrapping_add(page)).contains(src))
+        }
+        None => true,
+    });
+    let at4 = s.current.take::<u8>(Width::B4.subtile_bytes(d)).as_mut_ptr();
     for (i, src) in r.src.iter().enumerate() {
-        let out = built.add(i * n);
+        let out = built.add(if early { i % per_page } else { i } * n);
         if let Some(Some(next)) = r.src.get(i + 1) {
             near(*next, r.from.subtile_bytes(d));
         }
-        let Some(src) = *src else {
-            std::ptr::write_bytes(out, 0, n);
-            continue;
-        };
-        let tile = Subtile { side, block, head, index: i, codes, at4 };
-        match r.from {
-            Width::B16 => tile.quantize::<L, V>(src.cast(), r.to, out),
-            from => tile.narrow::<L, V>(src, from, r.to, out),
+        match *src {
+            Some(src) => {
+                let tile = Subtile { side, block, head, index: i, at4 };
+                match r.from {
+                    Width::B16 => tile.quantize::<L, V>(src.cast(), r.to, out),
+                    from => tile.narrow::<L, V>(src, from, r.to, out),
+                }
+            }
+            None => std::ptr::write_bytes(out, 0, n),
+        }
+        if let (true, Some(dst)) = (early && (i + 1) % per_page == 0, r.dst[i / per_page]) {
+            std::ptr::copy_nonoverlapping(built, dst, page);
         }
     }
-    for (slot, dst) in r.dst.iter().enumerate() {
-        if let Some(dst) = *dst {
-            std::ptr::copy_nonoverlapping(built.add(slot * page_bytes(d)), dst, page_bytes(d));
+    if !early {
+        for (slot, dst) in r.dst.iter().enumerate() {
+            if let Some(dst) = *dst {
+                std::ptr::copy_nonoverlapping(built.add(slot * page), dst, page);
+            }
         }
     }
 }
 
-/// A subtile to convert, and memory to do it in.
+/// A subtile to convert.
 struct Subtile<'a> {
     side: &'a SideView<'a>,
     block: usize,
     head: usize,
     index: usize,
-    codes: *mut u8,
+    /// Takes a subtile at 4 bits.
     at4: *mut u8,
 }
 
@@ -261,15 +274,15 @@ impl Subtile<'_> {
     #[inline(always)]
     unsafe fn quantize<L: Level, V: Words>(&self, src: *const u16, to: Width, out: *mut u8) {
         let (side, d, group) = (self.side.side(), self.side.head_dim(), self.side.group());
-        quantize::<L>(src, SUBTILE, d, group, self.params(), self.codes, pack::stride(d));
+        let params = self.params();
         match (to, self.side.range_rule()) {
-            (Width::B8, _) => pack::pack::<V, 8>(side, self.codes, d, out),
-            (Width::B2, RangeRule::Shift) => pack::pack::<V, 2>(side, self.codes, d, out),
+            (Width::B8, _) => quantize_subtile::<L, V, 8>(side, src, d, group, params, out),
+            (Width::B2, RangeRule::Shift) => quantize_subtile::<L, V, 2>(side, src, d, group, params, out),
             (Width::B2, RangeRule::Fit) => {
-                pack::pack::<V, 4>(side, self.codes, d, self.at4);
-                fit4::<L, V>(side, self.at4, d, group, self.params(), 0, SUBTILE, out);
+                quantize_subtile::<L, V, 4>(side, src, d, group, params, self.at4);
+                fit4::<L, V>(side, self.at4, d, group, params, 0, SUBTILE, out);
             }
-            _ => pack::pack::<V, 4>(side, self.codes, d, out),
+            _ => quantize_subtile::<L, V, 4>(side, src, d, group, params, out),
         }
     }
 

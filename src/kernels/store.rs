@@ -4,7 +4,7 @@ use super::fit::fit4;
 use super::lanes::Plain;
 use super::level::{keep_row, near_row, Level};
 use super::prefetch::near;
-use super::quantize::quantize;
+use super::quantize::{quantize, quantize_subtile};
 use super::range::{self, RangeRule};
 use super::scratch::{self, Scratch};
 use super::words::{PlainWords, Words};
@@ -216,6 +216,24 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// The halves of sixteen tokens become a subtile.
+    #[inline(always)]
+    unsafe fn subtile<L: Level, V: Words>(&self, side: &SideView, params: *mut u16, width: Width, dst: *mut u8) {
+        let (halves, d, group, rule) = (self.halves, side.head_dim(), side.group(), side.range_rule());
+        let side = side.side();
+        match (width, rule) {
+            (Width::B8, _) => quantize_subtile::<L, V, 8>(side, halves, d, group, params, dst),
+            (Width::B2, RangeRule::Shift) => quantize_subtile::<L, V, 2>(side, halves, d, group, params, dst),
+            (Width::B2, RangeRule::Fit) => {
+                quantize_subtile::<L, V, 4>(side, halves, d, group, params, self.at4);
+                fit4::<L, V>(side, self.at4, d, group, params, 0, SUBTILE, dst);
+            }
+            _ => quantize_subtile::<L, V, 4>(side, halves, d, group, params, dst),
+        }
+    }
+}
+
 /// `n` tokens from `t` on, into consecutive cells of one subtile from `at` on.
 struct Run {
     t: usize,
@@ -294,6 +312,9 @@ impl Run {
         for i in 0..n {
             near_row::<L>(rows.row(self.t + i, head).as_ptr(), d, memory.halves.add(i * d));
         }
+        if n == SUBTILE {
+            return memory.subtile::<L, V>(side, params, width, dst);
+        }
         quantize::<L>(memory.halves, n, d, side.group(), params, memory.codes, pack::stride(d));
         match (width, side.range_rule()) {
             (Width::B8, _) => self.place::<V, 8>(side.side(), memory, d, dst),
@@ -312,22 +333,17 @@ impl Run {
             }
             (Width::B2, RangeRule::Fit) => {
                 self.place::<V, 4>(side.side(), memory, d, memory.at4);
-                let (out, first) = (if n == SUBTILE { dst } else { memory.at2 }, params.sub(token));
-                fit4::<L, V>(side.side(), memory.at4, d, side.group(), first, token, n, out);
-                if n < SUBTILE {
-                    pack::merge2::<V>(side.side(), memory.at2, d, token, n, dst);
-                }
+                let first = params.sub(token);
+                fit4::<L, V>(side.side(), memory.at4, d, side.group(), first, token, n, memory.at2);
+                pack::merge2::<V>(side.side(), memory.at2, d, token, n, dst);
             }
             _ => self.place::<V, 4>(side.side(), memory, d, dst),
         }
     }
 
-    /// Codes into a subtile.
+    /// Codes of a part of a subtile.
     #[inline(always)]
     unsafe fn place<V: Words, const W: usize>(&self, side: Side, memory: &Memory, d: usize, dst: *mut u8) {
-        if self.n == SUBTILE {
-            return pack::pack::<V, W>(side, memory.codes, d, dst);
-        }
         for i in 0..self.n {
             let codes = memory.codes.add(i * pack::stride(d));
             pack::narrow_token::<V, W>(codes, d);
