@@ -7,6 +7,7 @@
 use super::lanes::{Lanes, LANES};
 use super::level::{ordered, Level, INFINITY, SIGN};
 use super::pack;
+use super::prefetch::lines;
 use super::words::Words;
 use crate::geometry::{Side, BLOCK, MAX_GROUP, SUBTILE};
 use std::mem::MaybeUninit;
@@ -55,6 +56,7 @@ pub(crate) unsafe fn quantize<L: Level>(
 }
 
 /// A subtile of sixteen tokens of f16 becomes one at `W` bits, and (min, max) of its groups go to `params`, as in [`quantize`].
+/// As many bytes at `ahead` are asked for on the way.
 ///
 /// # Safety
 /// `halves` holds 16 rows of `head_dim` values, a multiple of `group`, itself one of 16; `dst` takes the subtile and is apart
@@ -67,6 +69,7 @@ pub(crate) unsafe fn quantize_subtile<L: Level, V: Words, const W: usize>(
     group: usize,
     params: *mut u16,
     dst: *mut u8,
+    ahead: *const u8,
 ) {
     // codes of a group, four tokens in turn
     let mut turns = MaybeUninit::<[u8; SUBTILE * MAX_GROUP]>::uninit();
@@ -82,6 +85,7 @@ pub(crate) unsafe fn quantize_subtile<L: Level, V: Words, const W: usize>(
         }
         let scales = Scale::<L>::new(plane, plane.add(BLOCK)).by_token();
         for t in (0..SUBTILE).step_by(4) {
+            lines(ahead.wrapping_add(2 * (4 * at + t * group)), 8 * group);
             let (halves, out) = (halves.add(t * head_dim + at), turns.cast::<u8>().add(t * group));
             let scales = [scales.of::<L>(t), scales.of::<L>(t + 1), scales.of::<L>(t + 2), scales.of::<L>(t + 3)];
             if special {
@@ -109,6 +113,19 @@ unsafe fn write4<L: Level, const SPECIAL: bool>(
     scales: &[Scale<L>; 4],
     out: *mut u8,
 ) {
+    if !L::FUSED {
+        // plain code has no registers for four tokens
+        for (j, scale) in scales.iter().enumerate() {
+            for d in (0..group).step_by(LANES) {
+                let mut codes = [0u8; LANES];
+                scaled::<L, SPECIAL>(halves.add(j * head_dim + d), scale).store_rounded(codes.as_mut_ptr());
+                for (i, four) in codes.chunks_exact(4).enumerate() {
+                    std::ptr::copy_nonoverlapping(four.as_ptr(), out.add(4 * d + 16 * i + 4 * j), 4);
+                }
+            }
+        }
+        return;
+    }
     for d in (0..group).step_by(LANES) {
         let p = halves.add(d);
         let (a, b) = (scaled::<L, SPECIAL>(p, &scales[0]), scaled::<L, SPECIAL>(p.add(head_dim), &scales[1]));

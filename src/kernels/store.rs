@@ -223,13 +223,13 @@ impl Memory {
         let (halves, d, group, rule) = (self.halves, side.head_dim(), side.group(), side.range_rule());
         let side = side.side();
         match (width, rule) {
-            (Width::B8, _) => quantize_subtile::<L, V, 8>(side, halves, d, group, params, dst),
-            (Width::B2, RangeRule::Shift) => quantize_subtile::<L, V, 2>(side, halves, d, group, params, dst),
+            (Width::B8, _) => quantize_subtile::<L, V, 8>(side, halves, d, group, params, dst, halves.cast()),
+            (Width::B2, RangeRule::Shift) => quantize_subtile::<L, V, 2>(side, halves, d, group, params, dst, halves.cast()),
             (Width::B2, RangeRule::Fit) => {
-                quantize_subtile::<L, V, 4>(side, halves, d, group, params, self.at4);
+                quantize_subtile::<L, V, 4>(side, halves, d, group, params, self.at4, halves.cast());
                 fit4::<L, V>(side, self.at4, d, group, params, 0, SUBTILE, dst);
             }
-            _ => quantize_subtile::<L, V, 4>(side, halves, d, group, params, dst),
+            _ => quantize_subtile::<L, V, 4>(side, halves, d, group, params, dst, halves.cast()),
         }
     }
 }
