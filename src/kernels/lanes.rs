@@ -73,17 +73,7 @@ pub(crate) trait Lanes: Copy {
         v[3].store_rounded(p.add(3 * LANES));
     }
     /// [`Lanes::store_rounded`] of four vectors in turn: four lanes of each, then the next four.
-    #[inline(always)]
-    unsafe fn store_turns4(v: [Self; 4], p: *mut u8) {
-        for (j, v) in v.into_iter().enumerate() {
-            let mut bytes = [0u8; LANES];
-            v.store_rounded(bytes.as_mut_ptr());
-            for i in 0..4 {
-                let four = bytes.as_ptr().add(4 * i).cast::<[u8; 4]>().read();
-                p.add(16 * i + 4 * j).cast::<[u8; 4]>().write(four);
-            }
-        }
-    }
+    unsafe fn store_turns4(v: [Self; 4], p: *mut u8);
 }
 
 /// Plain Rust.
@@ -244,6 +234,14 @@ impl Lanes for Plain {
         // the sum's lowest bits are the integer
         let x = each!(|i| self.0[i] + 12582912.0);
         p.cast::<[u8; LANES]>().write_unaligned(x.0.map(|x| x.to_bits() as u8))
+    }
+    #[inline(always)]
+    unsafe fn store_turns4(v: [Self; 4], p: *mut u8) {
+        for i in 0..LANES {
+            for (j, v) in v.iter().enumerate() {
+                p.add(i / 4 * 16 + j * 4 + i % 4).write((v.0[i] + 12582912.0).to_bits() as u8);
+            }
+        }
     }
 }
 

@@ -221,7 +221,8 @@ mod x86 {
     pub unsafe fn extremes_of_rows(p: *const u16, stride: usize, n: usize, low: *mut u16, high: *mut u16) -> bool {
         // As integers the largest signed one is the largest value, unless all are negative; the largest unsigned one is the
         // least value, unless none is. Where that fails, the least unsigned one is what is looked for.
-        let (mut signed, mut unsigned, mut least) = ([_mm256_setzero_si256(); 16], [_mm256_setzero_si256(); 16], [_mm256_setzero_si256(); 16]);
+        let (mut signed, mut unsigned, mut least) =
+            ([_mm256_setzero_si256(); 16], [_mm256_setzero_si256(); 16], [_mm256_setzero_si256(); 16]);
         for t in 0..16 {
             let row = p.add(t * stride);
             let x = _mm256_loadu_si256(row.cast());

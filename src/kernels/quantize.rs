@@ -84,6 +84,15 @@ pub(crate) unsafe fn quantize_subtile<L: Level, V: Words, const W: usize>(
             }
         }
         let scales = Scale::<L>::new(plane, plane.add(BLOCK)).by_token();
+        if !L::FUSED {
+            // plain code has no registers for four tokens
+            for t in 0..SUBTILE {
+                let codes = turns.cast::<u8>().add(t * MAX_GROUP);
+                write(halves.add(t * head_dim + at), group, &scales.of::<L>(t), special, codes);
+            }
+            pack::rows::<V, W>(side, turns.cast(), group, head_dim, at, dst);
+            continue;
+        }
         for t in (0..SUBTILE).step_by(4) {
             lines(ahead.wrapping_add(2 * (4 * at + t * group)), 8 * group);
             let (halves, out) = (halves.add(t * head_dim + at), turns.cast::<u8>().add(t * group));
@@ -113,19 +122,6 @@ unsafe fn write4<L: Level, const SPECIAL: bool>(
     scales: &[Scale<L>; 4],
     out: *mut u8,
 ) {
-    if !L::FUSED {
-        // plain code has no registers for four tokens
-        for (j, scale) in scales.iter().enumerate() {
-            for d in (0..group).step_by(LANES) {
-                let mut codes = [0u8; LANES];
-                scaled::<L, SPECIAL>(halves.add(j * head_dim + d), scale).store_rounded(codes.as_mut_ptr());
-                for (i, four) in codes.chunks_exact(4).enumerate() {
-                    std::ptr::copy_nonoverlapping(four.as_ptr(), out.add(4 * d + 16 * i + 4 * j), 4);
-                }
-            }
-        }
-        return;
-    }
     for d in (0..group).step_by(LANES) {
         let p = halves.add(d);
         let (a, b) = (scaled::<L, SPECIAL>(p, &scales[0]), scaled::<L, SPECIAL>(p.add(head_dim), &scales[1]));
