@@ -24,11 +24,11 @@ pub(crate) trait Level: Lanes {
         }
     }
 
-    /// What the inverse `r` of `s` lacks for having been rounded.
+    /// What the inverse `r` of `s` lacks for having been rounded. Divided: multiplied by `r`, one code of one step is missed.
     #[inline(always)]
     unsafe fn rest(s: Self, r: Self) -> Self {
         if Self::FUSED {
-            Self::splat(-0.0).sub(r).mul_add(s, Self::splat(1.0)).mul(r)
+            Self::splat(-0.0).sub(r).mul_add(s, Self::splat(1.0)).div(s)
         } else {
             r
         }

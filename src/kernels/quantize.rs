@@ -4,12 +4,14 @@
 //! whether there is a NaN or an infinity among them; where there is none, nothing has to be held to a range later. A quotient
 //! by the group's scale is a multiplication.
 
+use super::fit::fit4;
 use super::lanes::{Lanes, LANES};
 use super::level::{ordered, Level, INFINITY, SIGN};
 use super::pack;
 use super::prefetch::lines;
 use super::words::Words;
-use crate::geometry::{Side, BLOCK, MAX_GROUP, SUBTILE};
+use super::{RangeRule, SideView};
+use crate::geometry::{Side, Width, BLOCK, MAX_GROUP, SUBTILE};
 use std::mem::MaybeUninit;
 
 /// 8-bit codes of `n` tokens, token `t` at `codes + t * stride`, its values at `halves + t * head_dim`; (min, max) of each
@@ -55,6 +57,36 @@ pub(crate) unsafe fn quantize<L: Level>(
     }
 }
 
+/// A subtile of sixteen tokens of f16 becomes one at a narrower width, by way of `at4` where ranges are fitted.
+///
+/// # Safety
+/// As [`quantize_subtile`], with a side's own shape; `at4` takes a subtile at 4 bits.
+#[inline(always)]
+pub(crate) unsafe fn subtile<L: Level, V: Words>(
+    view: &SideView,
+    halves: *const u16,
+    params: *mut u16,
+    to: Width,
+    at4: *mut u8,
+    dst: *mut u8,
+    ahead: *const u8,
+) {
+    let (side, d, group) = (view.side(), view.head_dim(), view.group());
+    match (to, view.range_rule()) {
+        (Width::B8, _) => quantize_subtile::<L, V, 8>(side, halves, d, group, params, dst, ahead),
+        (Width::B2, RangeRule::Shift) => quantize_subtile::<L, V, 2>(side, halves, d, group, params, dst, ahead),
+        (Width::B2, RangeRule::Fit) => {
+            quantize_subtile::<L, V, 4>(side, halves, d, group, params, at4, ahead);
+            fit4::<L, V>(side, at4, d, group, params, 0, SUBTILE, dst);
+        }
+        _ => quantize_subtile::<L, V, 4>(side, halves, d, group, params, dst, ahead),
+    }
+}
+
+/// Codes of a group of sixteen tokens.
+#[repr(C, align(64))]
+struct Turns([u8; SUBTILE * MAX_GROUP]);
+
 /// A subtile of sixteen tokens of f16 becomes one at `W` bits, and (min, max) of its groups go to `params`, as in [`quantize`].
 /// As many bytes at `ahead` are asked for on the way.
 ///
@@ -62,7 +94,7 @@ pub(crate) unsafe fn quantize<L: Level>(
 /// `halves` holds 16 rows of `head_dim` values, a multiple of `group`, itself one of 16; `dst` takes the subtile and is apart
 /// from `halves`; `params` is as in [`quantize`].
 #[inline(always)]
-pub(crate) unsafe fn quantize_subtile<L: Level, V: Words, const W: usize>(
+unsafe fn quantize_subtile<L: Level, V: Words, const W: usize>(
     side: Side,
     halves: *const u16,
     head_dim: usize,
@@ -72,8 +104,8 @@ pub(crate) unsafe fn quantize_subtile<L: Level, V: Words, const W: usize>(
     ahead: *const u8,
 ) {
     // codes of a group, four tokens in turn
-    let mut turns = MaybeUninit::<[u8; SUBTILE * MAX_GROUP]>::uninit();
-    let turns = turns.as_mut_ptr();
+    let mut turns = MaybeUninit::<Turns>::uninit();
+    let turns = turns.as_mut_ptr().cast::<u8>();
     for at in (0..head_dim).step_by(group) {
         let plane = params.add(at / group * 2 * BLOCK);
         let special = L::extremes_of_rows(halves.add(at), head_dim, group, plane, plane.add(BLOCK));
@@ -87,15 +119,15 @@ pub(crate) unsafe fn quantize_subtile<L: Level, V: Words, const W: usize>(
         if !L::FUSED {
             // plain code has no registers for four tokens
             for t in 0..SUBTILE {
-                let codes = turns.cast::<u8>().add(t * MAX_GROUP);
+                let codes = turns.add(t * MAX_GROUP);
                 write(halves.add(t * head_dim + at), group, &scales.of::<L>(t), special, codes);
             }
-            pack::rows::<V, W>(side, turns.cast(), group, head_dim, at, dst);
+            pack::rows::<V, W>(side, turns, group, head_dim, at, dst);
             continue;
         }
         for t in (0..SUBTILE).step_by(4) {
             lines(ahead.wrapping_add(2 * (4 * at + t * group)), 8 * group);
-            let (halves, out) = (halves.add(t * head_dim + at), turns.cast::<u8>().add(t * group));
+            let (halves, out) = (halves.add(t * head_dim + at), turns.add(t * group));
             let scales = [scales.of::<L>(t), scales.of::<L>(t + 1), scales.of::<L>(t + 2), scales.of::<L>(t + 3)];
             if special {
                 write4::<L, true>(halves, head_dim, group, &scales, out);
@@ -106,7 +138,7 @@ pub(crate) unsafe fn quantize_subtile<L: Level, V: Words, const W: usize>(
         for d in (0..group).step_by(LANES) {
             let mut quads = [V::splat(0); 4];
             for (i, quad) in quads.iter_mut().enumerate() {
-                *quad = V::load(turns.cast::<u8>().add(4 * (i * group + d)));
+                *quad = V::load(turns.add(4 * (i * group + d)));
             }
             pack::columns::<V, W>(side, quads, head_dim, at + d, dst);
         }
@@ -277,10 +309,11 @@ mod tests {
         #[target_feature(enable = "avx2,fma")]
         fn run(every: usize) -> u64 {
             let mut differ = 0;
-            for bits in (0..1 << 23).step_by(every) {
+            // the last one is the hardest
+            for bits in (0..1 << 23).step_by(every).chain([(1 << 23) - 1]) {
                 let step = f32::from_bits(127 << 23 | bits);
                 let inverse = 1.0 / step;
-                let rest = (-inverse).mul_add(step, 1.0) * inverse;
+                let rest = (-inverse).mul_add(step, 1.0) / step;
                 let mut differs = 0u32;
                 for k in 0..255u32 {
                     let border = ((k as f32 + 0.5) * step).to_bits();

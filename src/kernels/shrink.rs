@@ -5,11 +5,10 @@ use super::lanes::Plain;
 use super::level::Level;
 use super::narrow::{join4, join8};
 use super::prefetch::{line, lines, LINE};
-use super::quantize::quantize_subtile;
 use super::range::RangeRule;
 use super::scratch::{self, Scratch};
 use super::words::{PlainWords, Words};
-use super::{layout, Isa, KernelError, SideView};
+use super::{layout, quantize, Isa, KernelError, SideView};
 use crate::geometry::{page_bytes, Width, MAX_PAGES, SUBTILE, SUBTILES};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -236,7 +235,7 @@ unsafe fn convert<L: Level, V: Words>(side: &SideView, r: &Resolved, next: &Reso
                 let params = side.params(r.block, r.head, 0).add(i * SUBTILE);
                 let tile = Subtile { side, params, at4, ahead };
                 match r.from {
-                    Width::B16 => tile.quantize::<L, V>(src.cast(), r.to, out),
+                    Width::B16 => quantize::subtile::<L, V>(side, src.cast(), params, r.to, at4, out, ahead),
                     from => tile.narrow::<L, V>(src, from, r.to, out),
                 }
             }
@@ -267,22 +266,6 @@ struct Subtile<'a> {
 }
 
 impl Subtile<'_> {
-    /// From 16 bits.
-    #[inline(always)]
-    unsafe fn quantize<L: Level, V: Words>(&self, src: *const u16, to: Width, out: *mut u8) {
-        let (side, d, group) = (self.side.side(), self.side.head_dim(), self.side.group());
-        let (params, ahead) = (self.params, self.ahead);
-        match (to, self.side.range_rule()) {
-            (Width::B8, _) => quantize_subtile::<L, V, 8>(side, src, d, group, params, out, ahead),
-            (Width::B2, RangeRule::Shift) => quantize_subtile::<L, V, 2>(side, src, d, group, params, out, ahead),
-            (Width::B2, RangeRule::Fit) => {
-                quantize_subtile::<L, V, 4>(side, src, d, group, params, self.at4, ahead);
-                fit4::<L, V>(side, self.at4, d, group, params, 0, SUBTILE, out);
-            }
-            _ => quantize_subtile::<L, V, 4>(side, src, d, group, params, out, ahead),
-        }
-    }
-
     /// From 8 or 4 bits.
     #[inline(always)]
     unsafe fn narrow<L: Level, V: Words>(&self, src: *const u8, from: Width, to: Width, out: *mut u8) {

@@ -4,7 +4,7 @@ use super::fit::fit4;
 use super::lanes::Plain;
 use super::level::{keep_row, near_row, Level};
 use super::prefetch::{lines, near};
-use super::quantize::{quantize, quantize_subtile};
+use super::quantize::{quantize, subtile};
 use super::range::{self, RangeRule};
 use super::scratch::{self, Scratch};
 use super::words::{PlainWords, Words};
@@ -228,26 +228,6 @@ impl Memory {
     }
 }
 
-impl Memory {
-    /// The halves of sixteen tokens become a subtile.
-    #[inline(always)]
-    unsafe fn subtile<L: Level, V: Words>(&self, side: &SideView, params: *mut u16, width: Width, dst: *mut u8) {
-        let (halves, d, group, rule) = (self.halves, side.head_dim(), side.group(), side.range_rule());
-        let side = side.side();
-        match (width, rule) {
-            (Width::B8, _) => quantize_subtile::<L, V, 8>(side, halves, d, group, params, dst, halves.cast()),
-            (Width::B2, RangeRule::Shift) => {
-                quantize_subtile::<L, V, 2>(side, halves, d, group, params, dst, halves.cast())
-            }
-            (Width::B2, RangeRule::Fit) => {
-                quantize_subtile::<L, V, 4>(side, halves, d, group, params, self.at4, halves.cast());
-                fit4::<L, V>(side, self.at4, d, group, params, 0, SUBTILE, dst);
-            }
-            _ => quantize_subtile::<L, V, 4>(side, halves, d, group, params, dst, halves.cast()),
-        }
-    }
-}
-
 /// `n` tokens from `t` on, into consecutive cells of one subtile from `at` on.
 struct Run {
     t: usize,
@@ -335,7 +315,8 @@ impl Run {
             near_row::<L>(rows.row(self.t + i, head).as_ptr(), d, memory.halves.add(i * d));
         }
         if n == SUBTILE {
-            return memory.subtile::<L, V>(side, params, width, dst);
+            let halves = memory.halves;
+            return subtile::<L, V>(side, halves, params, width, memory.at4, dst, halves.cast());
         }
         quantize::<L>(memory.halves, n, d, side.group(), params, memory.codes, pack::stride(d));
         match (width, side.range_rule()) {
