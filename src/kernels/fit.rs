@@ -79,6 +79,21 @@ static SHAPES: [u32; 64] = {
     all
 };
 
+/// Of each range: all ones in word `4 * j + k` where the bit `k` of border `j` of its shape is one.
+static BORDERS: [[u32; WORDS]; RANGES] = {
+    let mut all = [[0; WORDS]; RANGES];
+    let mut i = 0;
+    while i < RANGES {
+        let mut bit = 0;
+        while bit < 12 {
+            all[i][bit] = (SHAPES[i] >> bit & 1).wrapping_neg();
+            bit += 1;
+        }
+        i += 1;
+    }
+    all
+};
+
 /// A packed subtile at 4 bits becomes one at 2 with new ranges: codes of all tokens, parameters of tokens `first` to
 /// `first + n`.
 ///
@@ -109,11 +124,12 @@ pub(crate) unsafe fn fit4<L: Level, V: Words>(
                 Side::V => count(split(by_token(rows)), &mut counts),
             }
         }
-        let shape = best::<V>(&counts, n_batch * BATCH - group).look_up(&SHAPES);
+        let found = best::<V>(&counts, n_batch * BATCH - group);
+        let shape = found.look_up(&SHAPES);
         new_params::<L, V>(shape, params, first, n);
         let borders = match side {
             Side::K => by_word(shape),
-            Side::V => by_byte(shape),
+            Side::V => by_byte(found),
         };
         for b in 0..n_batch {
             let [ab, cd] = code(planes[b], &borders);
@@ -284,20 +300,20 @@ unsafe fn by_word<V: Words>(shape: V) -> [[V; 4]; 3] {
     ]
 }
 
-/// As [`by_word`], where byte `j` of every word holds four tokens, `j`, `4 + j`, `8 + j` and `12 + j`, two bits each.
+/// As [`by_word`] for the best ranges of the tokens, where byte `j` of every word holds four tokens, `j`, `4 + j`, `8 + j` and `12 + j`, two bits each.
 #[inline(always)]
-unsafe fn by_byte<V: Words>(shape: V) -> [[V; 4]; 3] {
-    let mut shapes = [0u32; SUBTILE];
-    shape.store(shapes.as_mut_ptr().cast());
+unsafe fn by_byte<V: Words>(found: V) -> [[V; 4]; 3] {
+    let (mut ranges, mut words) = ([0u32; SUBTILE], [0u32; WORDS]);
+    found.store(ranges.as_mut_ptr().cast());
+    let mut all = V::splat(0);
+    for (t, &i) in ranges.iter().enumerate() {
+        let place = V::splat(3 << (t % 4 * 8 + t / 4 * 2));
+        all = all.or(V::load(BORDERS[i as usize].as_ptr().cast()).and(place));
+    }
+    all.store(words.as_mut_ptr().cast());
     let mut borders = [[V::splat(0); 4]; 3];
-    for (j, border) in borders.iter_mut().enumerate() {
-        for (k, mask) in border.iter_mut().enumerate() {
-            let mut word = 0u32;
-            for (t, shape) in shapes.iter().enumerate() {
-                word |= (shape >> (4 * j + k) & 1) << (t % 4 * 8 + t / 4 * 2);
-            }
-            *mask = V::splat(word | word << 1);
-        }
+    for (border, words) in borders.as_flattened_mut().iter_mut().zip(words) {
+        *border = V::splat(words);
     }
     borders
 }

@@ -79,6 +79,8 @@ pub(crate) trait Lanes: Copy {
         Self::store_rounded4(v, p);
         v[0].add(v[1]).add(v[2].add(v[3]))
     }
+    /// [`Lanes::store_rounded`] of four vectors in turn: four lanes of each, then the next four.
+    unsafe fn store_turns4(v: [Self; 4], p: *mut u8);
 }
 
 /// Plain Rust.
@@ -239,6 +241,14 @@ impl Lanes for Plain {
         // the sum's lowest bits are the integer
         let x = each!(|i| self.0[i] + 12582912.0);
         p.cast::<[u8; LANES]>().write_unaligned(x.0.map(|x| x.to_bits() as u8))
+    }
+    #[inline(always)]
+    unsafe fn store_turns4(v: [Self; 4], p: *mut u8) {
+        for i in 0..LANES {
+            for (j, v) in v.iter().enumerate() {
+                p.add(i / 4 * 16 + j * 4 + i % 4).write((v.0[i] + 12582912.0).to_bits() as u8);
+            }
+        }
     }
 }
 
@@ -423,15 +433,24 @@ mod x86 {
             // sums of eight bytes
             Avx512(_mm512_cvtepi32_ps(_mm512_sad_epu8(bytes, _mm512_setzero_si512())))
         }
+        #[inline(always)]
+        unsafe fn store_turns4(v: [Self; 4], p: *mut u8) {
+            _mm512_storeu_si512(p.cast(), turns4(v))
+        }
+    }
+
+    /// Packing takes the 128-bit quarters one by one: four words of each vector in turn.
+    #[inline(always)]
+    unsafe fn turns4(v: [Avx512; 4]) -> __m512i {
+        let a = _mm512_packus_epi32(_mm512_cvtps_epi32(v[0].0), _mm512_cvtps_epi32(v[1].0));
+        let b = _mm512_packus_epi32(_mm512_cvtps_epi32(v[2].0), _mm512_cvtps_epi32(v[3].0));
+        _mm512_packus_epi16(a, b)
     }
 
     #[inline(always)]
     unsafe fn rounded4(v: [Avx512; 4]) -> __m512i {
-        let a = _mm512_packus_epi32(_mm512_cvtps_epi32(v[0].0), _mm512_cvtps_epi32(v[1].0));
-        let b = _mm512_packus_epi32(_mm512_cvtps_epi32(v[2].0), _mm512_cvtps_epi32(v[3].0));
-        // packing takes the 128-bit quarters one by one: four words of each vector in turn
         let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        _mm512_permutexvar_epi32(order, _mm512_packus_epi16(a, b))
+        _mm512_permutexvar_epi32(order, turns4(v))
     }
 
     /// AVX2, FMA, F16C: two halves of eight.
@@ -604,6 +623,15 @@ mod x86 {
                 let b = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(x, y), order);
                 _mm256_storeu_si256(p.add(32 * i).cast(), b)
             }
+        }
+        #[inline(always)]
+        unsafe fn store_turns4(v: [Self; 4], p: *mut u8) {
+            let a = _mm256_packus_epi32(_mm256_cvtps_epi32(v[0].0), _mm256_cvtps_epi32(v[1].0));
+            let b = _mm256_packus_epi32(_mm256_cvtps_epi32(v[2].0), _mm256_cvtps_epi32(v[3].0));
+            _mm256_storeu_si256(p.cast(), _mm256_packus_epi16(a, b));
+            let a = _mm256_packus_epi32(_mm256_cvtps_epi32(v[0].1), _mm256_cvtps_epi32(v[1].1));
+            let b = _mm256_packus_epi32(_mm256_cvtps_epi32(v[2].1), _mm256_cvtps_epi32(v[3].1));
+            _mm256_storeu_si256(p.add(32).cast(), _mm256_packus_epi16(a, b))
         }
     }
 

@@ -5,23 +5,32 @@
 
 use super::codes::F16_MAX;
 use super::lanes::{Lanes, Plain, LANES};
+use crate::geometry::SUBTILE;
 
 pub(crate) trait Level: Lanes {
     /// `mul_add` rounds once.
     const FUSED: bool;
 
-    /// `self / s`, for the values that a code is made of; `r` is `1 / s`. Rounding it to an integer gives what the rounded
-    /// quotient gives. Not the quotient itself: its last bit may differ.
+    /// `self / s`, for the values that a code is made of; `r` is `1 / s`, and `rest` what [`Level::rest`] makes of both.
+    /// Rounding it to an integer gives what the rounded quotient gives. Not the quotient itself: its last bit may differ.
     ///
     /// `quantize::tests::all_quotients_round_to_the_same_codes` shows it for every significand of `s` and every border between two codes.
     #[inline(always)]
-    unsafe fn quotient(self, s: Self, r: Self) -> Self {
+    unsafe fn quotient(self, s: Self, r: Self, rest: Self) -> Self {
         if Self::FUSED {
-            let near = self.mul(r);
-            let rest = Self::splat(-0.0).sub(near).mul_add(s, self);
-            rest.mul_add(r, near)
+            self.mul_add(r, self.mul(rest))
         } else {
             self.div(s)
+        }
+    }
+
+    /// What the inverse `r` of `s` lacks for having been rounded. Divided: multiplied by `r`, one code of one step is missed.
+    #[inline(always)]
+    unsafe fn rest(s: Self, r: Self) -> Self {
+        if Self::FUSED {
+            Self::splat(-0.0).sub(r).mul_add(s, Self::splat(1.0)).div(s)
+        } else {
+            r
         }
     }
 
@@ -59,7 +68,26 @@ pub(crate) trait Level: Lanes {
         }
         (low, high)
     }
+
+    /// The least and the largest of each of sixteen rows of `n` values, `stride` apart, in f16, -0 as +0. If there is a NaN or
+    /// an infinity anywhere, says so: then what it writes does not matter.
+    #[inline(always)]
+    unsafe fn extremes_of_rows(p: *const u16, stride: usize, n: usize, low: *mut u16, high: *mut u16) -> bool {
+        let mut special = false;
+        for t in 0..SUBTILE {
+            let (least, most) = Self::extremes(p.add(t * stride), n);
+            special |= least <= ordered(SIGN | INFINITY) || most >= ordered(INFINITY);
+            for (x, out) in [(least, low), (most, high)] {
+                let h = ordered(x as u16) as u16;
+                out.add(t).write(if h == SIGN { 0 } else { h });
+            }
+        }
+        special
+    }
 }
+
+pub(crate) const INFINITY: u16 = 0x7c00;
+pub(crate) const SIGN: u16 = 0x8000;
 
 /// Bits of f16 as an integer, in the order of the values; its own inverse.
 #[inline(always)]
@@ -120,6 +148,11 @@ impl Level for super::lanes::Avx2 {
     unsafe fn extremes(p: *const u16, n: usize) -> (i16, i16) {
         x86::extremes(p, n)
     }
+
+    #[inline(always)]
+    unsafe fn extremes_of_rows(p: *const u16, stride: usize, n: usize, low: *mut u16, high: *mut u16) -> bool {
+        x86::extremes_of_rows(p, stride, n, low, high)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -130,10 +163,16 @@ impl Level for super::lanes::Avx512 {
     unsafe fn extremes(p: *const u16, n: usize) -> (i16, i16) {
         x86::extremes(p, n)
     }
+
+    #[inline(always)]
+    unsafe fn extremes_of_rows(p: *const u16, stride: usize, n: usize, low: *mut u16, high: *mut u16) -> bool {
+        x86::extremes_of_rows(p, stride, n, low, high)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::{INFINITY, SIGN};
     use std::arch::x86_64::*;
 
     /// [`super::Level::extremes`] with AVX2.
@@ -154,6 +193,60 @@ mod x86 {
         let low = _mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(low, up))) as i16;
         let high = _mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(high, down))) as i16;
         (low ^ i16::MIN, high ^ i16::MAX)
+    }
+
+    /// Sixteen vectors to one: word `t` is what the operation makes of all words of vector `t`.
+    macro_rules! reduced {
+        ($op:ident, $rows:expr) => {{
+            let mut r: [__m256i; 16] = $rows;
+            for i in 0..8 {
+                let (a, b) = (r[2 * i], r[2 * i + 1]);
+                r[i] = $op(_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b));
+            }
+            for i in 0..4 {
+                let (a, b) = (r[2 * i], r[2 * i + 1]);
+                r[i] = $op(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            }
+            for i in 0..2 {
+                let (a, b) = (r[2 * i], r[2 * i + 1]);
+                r[i] = $op(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+            }
+            let (a, b) = (r[0], r[1]);
+            $op(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b))
+        }};
+    }
+
+    /// [`super::Level::extremes_of_rows`] with AVX2.
+    #[inline(always)]
+    pub unsafe fn extremes_of_rows(p: *const u16, stride: usize, n: usize, low: *mut u16, high: *mut u16) -> bool {
+        // As integers the largest signed one is the largest value, unless all are negative; the largest unsigned one is the
+        // least value, unless none is. Where that fails, the least unsigned one is what is looked for.
+        let (mut signed, mut unsigned, mut least) =
+            ([_mm256_setzero_si256(); 16], [_mm256_setzero_si256(); 16], [_mm256_setzero_si256(); 16]);
+        for t in 0..16 {
+            let row = p.add(t * stride);
+            let x = _mm256_loadu_si256(row.cast());
+            let (mut s, mut u, mut l) = (x, x, x);
+            for i in (16..n).step_by(16) {
+                let x = _mm256_loadu_si256(row.add(i).cast());
+                s = _mm256_max_epi16(s, x);
+                u = _mm256_max_epu16(u, x);
+                l = _mm256_min_epu16(l, x);
+            }
+            (signed[t], unsigned[t], least[t]) = (s, u, l);
+        }
+        let (signed, unsigned) = (reduced!(_mm256_max_epi16, signed), reduced!(_mm256_max_epu16, unsigned));
+        let least = reduced!(_mm256_min_epu16, least);
+        let (a, b) = (_mm256_srai_epi16::<15>(unsigned), _mm256_srai_epi16::<15>(signed));
+        let (min, max) = (_mm256_blendv_epi8(least, unsigned, a), _mm256_blendv_epi8(signed, least, b));
+        // infinity and beyond it, in unsigned order and in signed order
+        let negative = _mm256_set1_epi16((SIGN | INFINITY) as i16);
+        let below = _mm256_cmpeq_epi16(_mm256_max_epu16(unsigned, negative), unsigned);
+        let above = _mm256_cmpgt_epi16(signed, _mm256_set1_epi16(INFINITY as i16 - 1));
+        let sign = _mm256_set1_epi16(SIGN as i16);
+        _mm256_storeu_si256(low.cast(), _mm256_andnot_si256(_mm256_cmpeq_epi16(min, sign), min));
+        _mm256_storeu_si256(high.cast(), _mm256_andnot_si256(_mm256_cmpeq_epi16(max, sign), max));
+        _mm256_movemask_epi8(_mm256_or_si256(below, above)) != 0
     }
 }
 

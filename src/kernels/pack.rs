@@ -3,7 +3,7 @@
 //! Codes come at 8 bits, a token in each row, and are narrowed on the way.
 
 use super::words::{Words, WORDS};
-use crate::geometry::{Side, SUBTILE};
+use crate::geometry::{Side, MAX_GROUP, SUBTILE};
 
 /// Bytes from a token's codes to the next one's: a row ends in whole vectors, so the last ones hold anything.
 pub(crate) const fn stride(head_dim: usize) -> usize {
@@ -42,24 +42,65 @@ pub(crate) const fn bytes_of<const W: usize>(side: Side, head_dim: usize, first:
     }
 }
 
-/// The codes of a whole subtile.
+/// 8-bit codes of sixteen dimensions of all tokens of a subtile, from `d` on. Vector `i` has tokens `4 * i` to `4 * i + 3`: four dimensions of
+/// each of them, then the next four.
 ///
 /// # Safety
-/// `codes` holds 16 rows, [`stride`] bytes apart, of which `head_dim`, a multiple of 16, count; `dst` takes the subtile.
+/// `dst` takes the subtile, whose tokens have `head_dim` dimensions, of which 16 from `d` on.
 #[inline(always)]
-pub(crate) unsafe fn pack<V: Words, const W: usize>(side: Side, codes: *const u8, head_dim: usize, dst: *mut u8) {
-    let (per, stride) = (8 / W, stride(head_dim));
+pub(crate) unsafe fn columns<V: Words, const W: usize>(
+    side: Side,
+    codes: [V; 4],
+    head_dim: usize,
+    d: usize,
+    dst: *mut u8,
+) {
+    let per = 8 / W;
+    let mut codes = codes;
+    for x in &mut codes {
+        *x = narrowed::<V, W>(*x);
+    }
+    let (quads, out, row) = match side {
+        Side::K => (V::transpose_parts(codes), dst.add(d / (4 * per) * 4 * SUBTILE), 4 * SUBTILE),
+        Side::V => {
+            let [a, b, c, d4] = codes;
+            (
+                [a.transpose_bytes(), b.transpose_bytes(), c.transpose_bytes(), d4.transpose_bytes()],
+                dst.add(4 * d),
+                4 * head_dim,
+            )
+        }
+    };
+    for r in 0..4 / per {
+        joined::<V, W>(&quads[r * per..(r + 1) * per]).store(out.add(r * row));
+    }
+}
+
+/// As [`columns`], of `n` dimensions, for levels that make codes one token after the other.
+///
+/// # Safety
+/// `codes` holds 16 rows, [`MAX_GROUP`] bytes apart, of which `n`, a multiple of 16, count; `dst` as in [`columns`].
+#[inline(always)]
+pub(crate) unsafe fn rows<V: Words, const W: usize>(
+    side: Side,
+    codes: *const u8,
+    n: usize,
+    head_dim: usize,
+    at: usize,
+    dst: *mut u8,
+) {
+    let (per, stride) = (8 / W, MAX_GROUP);
     match side {
         Side::K => {
             // sixteen quads of each token, to sixteen tokens of each quad
-            for first in (0..head_dim / 4).step_by(WORDS) {
+            for first in (0..n / 4).step_by(WORDS) {
                 let mut quads = [V::splat(0); WORDS];
                 for (t, quad) in quads.iter_mut().enumerate() {
                     *quad = narrowed::<V, W>(V::load(codes.add(t * stride + 4 * first)));
                 }
                 V::transpose(&mut quads);
-                let out = dst.add(first / per * 4 * SUBTILE);
-                let n = (head_dim / 4 - first).min(WORDS);
+                let out = dst.add((at / 4 + first) / per * 4 * SUBTILE);
+                let n = (n / 4 - first).min(WORDS);
                 for r in 0..n / per {
                     joined::<V, W>(&quads[r * per..(r + 1) * per]).store(out.add(r * 4 * SUBTILE));
                 }
@@ -67,8 +108,8 @@ pub(crate) unsafe fn pack<V: Words, const W: usize>(side: Side, codes: *const u8
         }
         Side::V => {
             for row in 0..4 / per {
-                let out = dst.add(row * 4 * head_dim);
-                for d in (0..head_dim).step_by(WORDS) {
+                let out = dst.add(4 * (row * head_dim + at));
+                for d in (0..n).step_by(WORDS) {
                     let mut quads = [V::splat(0); 4];
                     for c in 0..per {
                         let line = |j: usize| codes.add(((row * per + c) * 4 + j) * stride + d);

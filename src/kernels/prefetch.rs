@@ -1,7 +1,7 @@
 //! Memory is asked for before it is needed. Only hints: any address will do, and nothing is read.
 
 /// Bytes that come from memory together.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// Asks for `n` bytes, into the first-level cache: a subtile lies in one page of memory, and the hardware does not look beyond
 /// the end of a page.
@@ -25,6 +25,14 @@ pub(crate) fn near(p: *const u8, n: usize) {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = p;
+}
+
+/// [`line`] of `n` bytes.
+#[inline(always)]
+pub(crate) fn lines(p: *const u8, n: usize) {
+    for at in (0..n).step_by(LINE) {
+        line(p.wrapping_add(at));
+    }
 }
 
 /// Asks for a line, into the second-level cache: for what is read later, past what the first level's queues can hold.

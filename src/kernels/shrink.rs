@@ -4,12 +4,11 @@ use super::fit::fit4;
 use super::lanes::Plain;
 use super::level::Level;
 use super::narrow::{join4, join8};
-use super::prefetch::near;
-use super::quantize::quantize;
+use super::prefetch::{line, lines, LINE};
 use super::range::RangeRule;
 use super::scratch::{self, Scratch};
 use super::words::{PlainWords, Words};
-use super::{layout, pack, Isa, KernelError, SideView};
+use super::{layout, quantize, Isa, KernelError, SideView};
 use crate::geometry::{page_bytes, Width, MAX_PAGES, SUBTILE, SUBTILES};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -40,7 +39,7 @@ impl ShrinkOp {
         if to >= from {
             return Err(KernelError::Width { block, width: self.to });
         }
-        let mut r = Resolved { from, to, src: [None; SUBTILES], dst: [None; MAX_PAGES] };
+        let mut r = Resolved { block, head, from, to, src: [None; SUBTILES], dst: [None; MAX_PAGES] };
         for (s, src) in r.src.iter_mut().enumerate() {
             *src = side.subtile(head, block, &self.src, from, s)?;
         }
@@ -58,6 +57,8 @@ impl ShrinkOp {
 
 /// An operation on one head.
 pub(crate) struct Resolved {
+    pub block: usize,
+    pub head: usize,
     pub from: Width,
     pub to: Width,
     /// Present subtiles.
@@ -184,112 +185,105 @@ unsafe fn run<L: Level, V: Words>(
 ) -> Result<(), KernelError> {
     let n_head = side.n_head_kv();
     let mut result = Ok(());
+    let item = |i: usize| ops.get(i / n_head).map(|op| op.resolve(side, i % n_head));
+    let mut this = item(ith);
     for i in (ith..ops.len() * n_head).step_by(nth) {
-        let (op, head) = (&ops[i / n_head], i % n_head);
-        if let Some(op) = ops.get((i + nth) / n_head) {
-            ask_first(side, op, (i + nth) % n_head);
-        }
-        match op.resolve(side, head) {
-            Ok(r) => {
-                convert::<L, V>(side, op.block as usize, head, &r, s);
+        let next = item(i + nth);
+        match this {
+            Some(Ok(r)) => {
+                let ahead = match &next {
+                    Some(Ok(next)) => next,
+                    _ => &r,
+                };
+                convert::<L, V>(side, &r, ahead, s);
                 done[i / n_head].fetch_add(1, Ordering::Release);
             }
-            Err(e) => result = result.and(Err(e)),
+            Some(Err(e)) => result = result.and(Err(e)),
+            None => {}
         }
+        this = next;
     }
     result
 }
 
-/// Asks for the first subtile of a head.
-fn ask_first(side: &SideView, op: &ShrinkOp, head: usize) {
-    if let Ok(from) = side.checked_width(op.block as usize, op.from) {
-        if let Ok(Some(p)) = side.subtile(head, op.block as usize, &op.src, from, 0) {
-            near(p, from.subtile_bytes(side.head_dim()));
-        }
-    }
-}
-
-/// Build the whole block aside, then write its pages: a target may be any of the sources.
+/// Build a page aside, then write it: a target may be any of the sources. Where it is a later one, all are built first.
 #[inline(always)]
-unsafe fn convert<L: Level, V: Words>(side: &SideView, block: usize, head: usize, r: &Resolved, s: &mut Scratch) {
+unsafe fn convert<L: Level, V: Words>(side: &SideView, r: &Resolved, next: &Resolved, s: &mut Scratch) {
     let d = side.head_dim();
     let n = r.to.subtile_bytes(d);
+    let (page, per_page) = (page_bytes(d), r.to.subtiles_per_page());
     let built = s.pages.take::<u8>(SUBTILES * n).as_mut_ptr();
-    // codes, and behind them a subtile at 4 bits
-    let codes = s.current.take::<u8>(SUBTILE * pack::stride(d) + 8 * d).as_mut_ptr();
-    let at4 = codes.add(SUBTILE * pack::stride(d));
-    for (i, src) in r.src.iter().enumerate() {
-        let out = built.add(i * n);
-        if let Some(Some(next)) = r.src.get(i + 1) {
-            near(*next, r.from.subtile_bytes(d));
+    // a target that is no later source can be written as soon as it is built
+    let early = r.dst.iter().enumerate().all(|(slot, dst)| match *dst {
+        Some(dst) => {
+            let mut later = r.src.iter().skip((slot + 1) * per_page).flatten();
+            later.all(|src| !(dst..dst.wrapping_add(page)).contains(src))
         }
-        let Some(src) = *src else {
-            std::ptr::write_bytes(out, 0, n);
-            continue;
-        };
-        let tile = Subtile { side, block, head, index: i, codes, at4 };
-        match r.from {
-            Width::B16 => tile.quantize::<L, V>(src.cast(), r.to, out),
-            from => tile.narrow::<L, V>(src, from, r.to, out),
+        None => true,
+    });
+    let at4 = s.current.take::<u8>(Width::B4.subtile_bytes(d)).as_mut_ptr();
+    for (i, src) in r.src.iter().enumerate() {
+        let out = built.add(if early { i % per_page } else { i } * n);
+        // where that is narrower, more is asked for than is there
+        let ahead = next.src[i].unwrap_or(at4).cast_const();
+        for g in 0..side.n_groups() {
+            // eight lines of parameters for eight subtiles
+            line(side.params(next.block, next.head, g).wrapping_add(i * LINE / 2).cast());
+        }
+        match *src {
+            Some(src) => {
+                let params = side.params(r.block, r.head, 0).add(i * SUBTILE);
+                let tile = Subtile { side, params, at4, ahead };
+                match r.from {
+                    Width::B16 => quantize::subtile::<L, V>(side, src.cast(), params, r.to, at4, out, ahead),
+                    from => tile.narrow::<L, V>(src, from, r.to, out),
+                }
+            }
+            None => std::ptr::write_bytes(out, 0, n),
+        }
+        if let (true, Some(dst)) = (early && (i + 1) % per_page == 0, r.dst[i / per_page]) {
+            std::ptr::copy_nonoverlapping(built, dst, page);
         }
     }
-    for (slot, dst) in r.dst.iter().enumerate() {
-        if let Some(dst) = *dst {
-            std::ptr::copy_nonoverlapping(built.add(slot * page_bytes(d)), dst, page_bytes(d));
+    if !early {
+        for (slot, dst) in r.dst.iter().enumerate() {
+            if let Some(dst) = *dst {
+                std::ptr::copy_nonoverlapping(built.add(slot * page), dst, page);
+            }
         }
     }
 }
 
-/// A subtile to convert, and memory to do it in.
+/// A subtile to convert.
 struct Subtile<'a> {
     side: &'a SideView<'a>,
-    block: usize,
-    head: usize,
-    index: usize,
-    codes: *mut u8,
+    /// The place of the first token in the minimum plane of group 0.
+    params: *mut u16,
+    /// Takes a subtile at 4 bits.
     at4: *mut u8,
+    /// The same subtile of the head that comes next: it is asked for.
+    ahead: *const u8,
 }
 
 impl Subtile<'_> {
-    /// The place of the first token in the minimum plane of group 0.
-    fn params(&self) -> *mut u16 {
-        // SAFETY: a subtile is within the plane
-        unsafe { self.side.params(self.block, self.head, 0).add(self.index * SUBTILE) }
-    }
-
-    /// From 16 bits.
-    #[inline(always)]
-    unsafe fn quantize<L: Level, V: Words>(&self, src: *const u16, to: Width, out: *mut u8) {
-        let (side, d, group) = (self.side.side(), self.side.head_dim(), self.side.group());
-        quantize::<L>(src, SUBTILE, d, group, self.params(), self.codes, pack::stride(d));
-        match (to, self.side.range_rule()) {
-            (Width::B8, _) => pack::pack::<V, 8>(side, self.codes, d, out),
-            (Width::B2, RangeRule::Shift) => pack::pack::<V, 2>(side, self.codes, d, out),
-            (Width::B2, RangeRule::Fit) => {
-                pack::pack::<V, 4>(side, self.codes, d, self.at4);
-                fit4::<L, V>(side, self.at4, d, group, self.params(), 0, SUBTILE, out);
-            }
-            _ => pack::pack::<V, 4>(side, self.codes, d, out),
-        }
-    }
-
     /// From 8 or 4 bits.
     #[inline(always)]
     unsafe fn narrow<L: Level, V: Words>(&self, src: *const u8, from: Width, to: Width, out: *mut u8) {
         let d = self.side.head_dim();
         let row = layout::row_bytes(self.side.side(), d);
         if to == Width::B4 {
-            return join8::<V>(src, out, row, 16 * d);
+            return join8::<V>(src, out, row, 16 * d, self.ahead);
         }
         let mut at4 = src;
         if from == Width::B8 {
-            join8::<V>(src, self.at4, row, 16 * d);
+            join8::<V>(src, self.at4, row, 16 * d, self.ahead);
             at4 = self.at4;
         }
         match self.side.range_rule() {
-            RangeRule::Shift => join4::<V>(at4, out, row, 8 * d),
+            RangeRule::Shift => join4::<V>(at4, out, row, 8 * d, self.ahead),
             RangeRule::Fit => {
-                fit4::<L, V>(self.side.side(), at4, d, self.side.group(), self.params(), 0, SUBTILE, out);
+                lines(self.ahead, 8 * d);
+                fit4::<L, V>(self.side.side(), at4, d, self.side.group(), self.params, 0, SUBTILE, out);
             }
         }
     }

@@ -3,8 +3,8 @@
 use super::fit::fit4;
 use super::lanes::Plain;
 use super::level::{keep_row, near_row, Level};
-use super::prefetch::near;
-use super::quantize::quantize;
+use super::prefetch::{lines, near};
+use super::quantize::{quantize, subtile};
 use super::range::{self, RangeRule};
 use super::scratch::{self, Scratch};
 use super::words::{PlainWords, Words};
@@ -179,6 +179,18 @@ unsafe fn run<L: Level, V: Words>(
     result
 }
 
+/// Tokens from a row that is stored to the one that is asked for.
+const AHEAD: usize = 2;
+
+/// Asks for a row, if there is one.
+#[inline(always)]
+fn ask_row(rows: &RowsF32, token: usize, head: usize) {
+    if token < rows.n_token() {
+        let row = rows.row(token, head);
+        lines(row.as_ptr().cast(), size_of_val(row));
+    }
+}
+
 /// How many of the cells are consecutive and in one subtile.
 fn run_length(cells: &[i64]) -> usize {
     let first = cells[0];
@@ -259,24 +271,30 @@ impl Run {
                 }
             }
         }
-        for head in heads() {
-            let slot = super::layout::subtile_position(width, side.head_dim(), subtile).0;
-            let dst = place(head)?.ok_or(KernelError::MissingPage { block: self.block, slot })?;
-            match width {
-                Width::B16 => self.keep::<L>(side, rows, head, dst),
-                _ => self.narrow::<L, V>(side, rows, head, width, dst, memory),
+        let slot = super::layout::subtile_position(width, side.head_dim(), subtile).0;
+        let missing = KernelError::MissingPage { block: self.block, slot };
+        if width == Width::B16 {
+            let d = side.head_dim();
+            // rows in the order in which they lie
+            for i in 0..self.n {
+                for head in heads() {
+                    let out = place(head)?.ok_or(missing)?.cast::<u16>().add((token + i) * d);
+                    ask_row(rows, self.t + i + AHEAD, head);
+                    keep_row::<L>(rows.row(self.t + i, head).as_ptr(), d, out);
+                }
             }
+            return Ok(());
+        }
+        let mut mine = heads().peekable();
+        while let Some(head) = mine.next() {
+            let dst = place(head)?.ok_or(missing)?;
+            let ahead = match mine.peek() {
+                Some(&next) => (self.t, next),
+                None => (self.t + self.n, heads().next().unwrap_or(head)),
+            };
+            self.narrow::<L, V>(side, rows, head, ahead, width, dst, memory);
         }
         Ok(())
-    }
-
-    #[inline(always)]
-    unsafe fn keep<L: Level>(&self, side: &SideView, rows: &RowsF32, head: usize, dst: *mut u8) {
-        let d = side.head_dim();
-        for i in 0..self.n {
-            let out = dst.cast::<u16>().add((self.at % SUBTILE + i) * d);
-            keep_row::<L>(rows.row(self.t + i, head).as_ptr(), d, out);
-        }
     }
 
     #[inline(always)]
@@ -285,6 +303,7 @@ impl Run {
         side: &SideView,
         rows: &RowsF32,
         head: usize,
+        (t_ahead, head_ahead): (usize, usize),
         width: Width,
         dst: *mut u8,
         memory: &Memory,
@@ -292,7 +311,12 @@ impl Run {
         let (d, token, n) = (side.head_dim(), self.at % SUBTILE, self.n);
         let params = side.params(self.block, head, 0).add(self.at);
         for i in 0..n {
+            ask_row(rows, t_ahead + i, head_ahead);
             near_row::<L>(rows.row(self.t + i, head).as_ptr(), d, memory.halves.add(i * d));
+        }
+        if n == SUBTILE {
+            let halves = memory.halves;
+            return subtile::<L, V>(side, halves, params, width, memory.at4, dst, halves.cast());
         }
         quantize::<L>(memory.halves, n, d, side.group(), params, memory.codes, pack::stride(d));
         match (width, side.range_rule()) {
@@ -312,22 +336,17 @@ impl Run {
             }
             (Width::B2, RangeRule::Fit) => {
                 self.place::<V, 4>(side.side(), memory, d, memory.at4);
-                let (out, first) = (if n == SUBTILE { dst } else { memory.at2 }, params.sub(token));
-                fit4::<L, V>(side.side(), memory.at4, d, side.group(), first, token, n, out);
-                if n < SUBTILE {
-                    pack::merge2::<V>(side.side(), memory.at2, d, token, n, dst);
-                }
+                let first = params.sub(token);
+                fit4::<L, V>(side.side(), memory.at4, d, side.group(), first, token, n, memory.at2);
+                pack::merge2::<V>(side.side(), memory.at2, d, token, n, dst);
             }
             _ => self.place::<V, 4>(side.side(), memory, d, dst),
         }
     }
 
-    /// Codes into a subtile.
+    /// Codes of a part of a subtile.
     #[inline(always)]
     unsafe fn place<V: Words, const W: usize>(&self, side: Side, memory: &Memory, d: usize, dst: *mut u8) {
-        if self.n == SUBTILE {
-            return pack::pack::<V, W>(side, memory.codes, d, dst);
-        }
         for i in 0..self.n {
             let codes = memory.codes.add(i * pack::stride(d));
             pack::narrow_token::<V, W>(codes, d);

@@ -171,6 +171,11 @@ impl Lanes for Neon {
         // the conversion rounds
         self.store_u8(p)
     }
+    #[inline(always)]
+    unsafe fn store_turns4(v: [Self; 4], p: *mut u8) {
+        let [a, b, c, d] = [v[0].words(), v[1].words(), v[2].words(), v[3].words()];
+        four!(|I| vst1q_s8(p.add(16 * I).cast(), low_bytes([a[I], b[I], c[I], d[I]])));
+    }
 }
 
 impl Level for Neon {
