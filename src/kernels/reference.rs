@@ -1,7 +1,7 @@
 //! The kernels, one value at a time, written for reading. The fast versions are compared with these.
 
 use super::args::{MaskF16, SideView};
-use super::attention::{chunk_starts, next_task, tile_tokens, Shape};
+use super::attention::{chunk_starts, tile_tokens, Shape, Tasks};
 use super::store::{check, place, Split};
 use super::{
     codes, layout, range, AttentionArgs, Cells, KernelError, MergeArgs, RangeRule, RowsF32, Schedule, ShrinkOp,
@@ -264,9 +264,7 @@ pub fn attention_partial(a: &AttentionArgs, schedule: Schedule) -> Result<(), Ke
     chunk_starts(a, &p, &mut starts)?;
     let n_tasks = p.n_head_kv * n_tiles * p.n_chunk;
     let mut result = Ok(());
-    let mut last = None;
-    while let Some(task) = next_task(schedule, n_tasks, last) {
-        last = Some(task);
+    for task in Tasks::new(schedule, n_tasks) {
         let (chunk, tile, head) = (task % p.n_chunk, task / p.n_chunk % n_tiles, task / p.n_chunk / n_tiles);
         let blocks = starts[chunk] as usize..starts[chunk + 1] as usize;
         for token in tile * tokens..((tile + 1) * tokens).min(p.n_token) {

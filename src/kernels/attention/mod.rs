@@ -25,7 +25,7 @@ use super::scratch::{self, Scratch};
 use super::{Isa, KernelError};
 use crate::geometry::Side;
 pub use split::Schedule;
-pub(crate) use split::{chunk_starts, next_task, tile_tokens};
+pub(crate) use split::{chunk_starts, tile_tokens, Tasks};
 
 /// One attention operation.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use super::super::args::{MaskF16, SideView};
 use super::super::{codes, KernelError};
 use super::{AttentionArgs, Shape};
 use crate::geometry::{BLOCK, SUBTILES};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Who does which task.
@@ -11,8 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub enum Schedule<'a> {
     /// Thread `ith` of `nth`: a run of tasks that follow one another in memory.
     Static { ith: usize, nth: usize },
-    /// The next one that nobody took: a thread that is held up takes fewer. The counter is shared by the `nth` threads of
-    /// one operation, all of which must take part; it starts at 0, and the last thread to find nothing left sets it to 0 again.
+    /// Tasks that nobody took: a thread that is held up takes fewer. The counter is shared by the `nth` threads of one
+    /// operation, all of which must take part; it starts at 0, and the last thread to find nothing left sets it to 0 again.
     Counter { next: &'a AtomicU32, nth: usize },
 }
 
@@ -28,20 +29,61 @@ pub(crate) const fn tile_tokens(ratio: usize) -> usize {
     }
 }
 
-/// The task after `last` of `n` tasks, for one thread; `None` at the end.
-pub(crate) fn next_task(schedule: Schedule, n: usize, last: Option<usize>) -> Option<usize> {
-    let (task, end) = match (schedule, last) {
-        (Schedule::Static { ith, nth }, None) => (n * ith / nth, n * (ith + 1) / nth),
-        (Schedule::Static { ith, nth }, Some(t)) => (t + 1, n * (ith + 1) / nth),
-        (Schedule::Counter { next, nth }, _) => {
-            let task = next.fetch_add(1, Ordering::Relaxed) as usize;
-            if task + 1 == n + nth {
-                next.store(0, Ordering::Relaxed);
+/// The tasks of one thread, of `n` in all.
+pub(crate) struct Tasks<'a> {
+    /// `None` once it has nothing left for this thread.
+    schedule: Option<Schedule<'a>>,
+    n: usize,
+    /// Taken, and not yet done.
+    run: Range<usize>,
+}
+
+impl<'a> Tasks<'a> {
+    pub fn new(schedule: Schedule<'a>, n: usize) -> Tasks<'a> {
+        Tasks { schedule: Some(schedule), n, run: 0..0 }
+    }
+
+    /// Takes further tasks; none at the end.
+    fn take(&mut self) -> Range<usize> {
+        let n = self.n;
+        match self.schedule {
+            None => 0..0,
+            Some(Schedule::Static { ith, nth }) => {
+                self.schedule = None;
+                n * ith / nth..n * (ith + 1) / nth
             }
-            (task, n)
+            // Half of an equal share of what is left: a task's end asks for the memory of the task after it, so those that
+            // follow one another are best done by the same thread, and towards the end single ones even out.
+            Some(Schedule::Counter { next, nth }) => {
+                let after = |first: usize| if first < n { first + (n - first).div_ceil(2 * nth) } else { first + 1 };
+                let mut first = next.load(Ordering::Relaxed) as usize;
+                while let Err(now) =
+                    next.compare_exchange_weak(first as u32, after(first) as u32, Ordering::Relaxed, Ordering::Relaxed)
+                {
+                    first = now as usize;
+                }
+                if first < n {
+                    return first..after(first);
+                }
+                self.schedule = None;
+                if after(first) == n + nth {
+                    next.store(0, Ordering::Relaxed);
+                }
+                0..0
+            }
         }
-    };
-    Some(task).filter(|&t| t < end)
+    }
+}
+
+impl Iterator for Tasks<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        if self.run.is_empty() {
+            self.run = self.take();
+        }
+        self.run.next()
+    }
 }
 
 /// What a block costs beside its bytes (softmax, masks), in bytes.

@@ -9,7 +9,7 @@ use super::super::KernelError;
 use super::ahead::Place;
 use super::block::{self, Source};
 use super::packed::{self, Query, WEIGHT_WORDS};
-use super::split::{self, next_task, tile_tokens, Schedule};
+use super::split::{self, tile_tokens, Schedule, Tasks};
 use super::{AttentionArgs, Shape};
 use crate::geometry::{BLOCK, SUBTILE};
 use std::ops::Range;
@@ -117,9 +117,8 @@ pub(super) unsafe fn run<I: Dots>(
     let n_tiles = p.n_token.div_ceil(tokens);
     let n_tasks = p.n_head_kv * n_tiles * p.n_chunk;
     let mut result = Ok(());
-    let (mut last, mut ready) = (None, None);
-    while let Some(i) = next_task(sched, n_tasks, last) {
-        last = Some(i);
+    let mut ready = None;
+    for i in Tasks::new(sched, n_tasks) {
         let (chunk, tile, head) = (i % p.n_chunk, i / p.n_chunk % n_tiles, i / p.n_chunk / n_tiles);
         let range = tile * tokens..((tile + 1) * tokens).min(p.n_token);
         // chunks of the same head and queries follow one another
