@@ -195,6 +195,7 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
             params_k: l.params[0],
             params_v: l.params[1],
             dst: partial.ptr().cast(),
+            next_task: std::ptr::null(),
         };
         let merge = OpMerge {
             partial: partial.ptr().cast(),
