@@ -51,6 +51,12 @@ END
         cd "$cache/apt/archives"
         apt-get download -q rustc libstd-rust-dev:arm64
     )
+    # the archive's architectures are built one after the other, and for days one may be a version ahead
+    versions=$(cd "$cache/apt/archives" && ls rustc_*.deb libstd-rust-dev_*_arm64.deb | cut -d_ -f2 | sed 's/[+~-].*//' | sort -u)
+    if [ "$(echo "$versions" | wc -l)" -ne 1 ]; then
+        echo "aarch64_tests: Debian has rustc for amd64 and its library for arm64 in different versions at present ($(echo $versions)): try again in some days" >&2
+        exit 1
+    fi
     for deb in "$cache"/apt/archives/*.deb; do
         dpkg-deb -x "$deb" "$cache/root"
     done
