@@ -268,7 +268,8 @@ class Bench:
             w = work(cache, a.layers, what, n, depth)
             s = Share(w, t, self.ceilings)
             alone = "-"
-            if depth and t0 is not None and t > t0:
+            # a small difference of two large times says nothing
+            if depth and t0 is not None and t > 1.5 * t0:
                 alone = percent(Share(w - work(cache, a.layers, what, n, 0), t - t0, self.ceilings).roofline)
             ratio = f"{f16 / t:.2f}x" if f16 else "-"
             cells = [f"plan, {cache} bits" if cache in WIDTHS else cache, f"{statistics.median(samples):.2f}",
@@ -307,7 +308,8 @@ NOTES = """\
   the int8 ceiling is all that can be reached there.
 - *of arithmetic*: the time that the multiply-adds would take at the ceilings, in f32 for what lies at 16 bits, in int8 for the
   rest, as a share of the time taken. *roofline* is the larger of the two shares.
-- *attention alone*: the same with the time and the work at depth 0 taken off, so without the matrices and the calls.
+- *attention alone*: the same with the time and the work at depth 0 taken off, so without the matrices and the calls; where
+  that leaves a third of the time or more.
 - A cache that fits the last-level cache can be read faster than memory, so its share of reads can exceed 100%.""".splitlines()
 
 
