@@ -1,7 +1,7 @@
 // pmkvq-nodes.h - what a graph node of the progressive cache says, for every backend that runs it
 //
 // The nodes are GGML_OP_CUSTOM with a magic number and their parameters in op_params, behind what the CPU backend keeps there.
-// They hold no pointers but the CPU backend's own. pmkvq_read_*() turns a node into the operation that it stands for and checks it as it would a
+// Our parameters hold no pointers. pmkvq_read_*() turns a node into the operation that it stands for and checks it as it would a
 // stranger's: no operation that it lets through reaches beyond the tensors that the node names, as far as shapes tell. Page
 // numbers and cells are data, which kernels check. Tensors need not be allocated yet: supports_op() asks the same functions.
 

@@ -88,9 +88,9 @@ impl Survey {
         if used == 0 {
             return;
         }
-        let sets = sets(pos, seq);
         self.used[b] = used;
-        self.newest[b] = sets.iter().map(|s| s.1).max().unwrap_or(-1);
+        self.newest[b] = newest.into_iter().fold(-1, i32::max);
+        let sets = sets(pos, seq, self.newest[b]);
         self.idle[b] = !sets.iter().any(|(set, _)| meets(set, terms.active));
         self.class[b] = if b < terms.sink_blocks { Class::Sink } else { Class::Past };
         let first = shares.len();
@@ -105,8 +105,8 @@ impl Survey {
     }
 }
 
-/// The sets of a block's used cells, each with its newest position.
-fn sets(pos: &[i32], seq: &[SeqSet]) -> Vec<(SeqSet, i32)> {
+/// The sets of a block's used cells, each with its newest position; `newest` is that of the block.
+fn sets(pos: &[i32], seq: &[SeqSet], newest: i32) -> Vec<(SeqSet, i32)> {
     let first = pos.iter().zip(seq).find(|(p, _)| **p >= 0).map_or([0; 4], |(_, s)| *s);
     // nearly always all cells have the same set, and then sets need not be opened
     let differ = pos.iter().zip(seq).fold([0; 4], |mut differ: SeqSet, (&p, set)| {
@@ -117,7 +117,7 @@ fn sets(pos: &[i32], seq: &[SeqSet]) -> Vec<(SeqSet, i32)> {
         differ
     });
     if differ == [0; 4] {
-        return vec![(first, pos.iter().fold(-1, |n, &p| n.max(p)))];
+        return vec![(first, newest)];
     }
     let mut sets: Vec<(SeqSet, i32)> = Vec::new();
     let mut at = 0;

@@ -476,6 +476,9 @@ fn bad_arguments_are_named() {
         let args = c.args(1, PartialsMut::from_slice(&mut small)).unwrap();
         let e = attention_partial_at(isa, &args, Schedule::Static { ith: 0, nth: 1 });
         assert!(matches!(e, Err(KernelError::Shape(_))));
+        for nobody in [Schedule::Static { ith: 1, nth: 1 }, Schedule::Counter { next: &AtomicU32::new(0), nth: 0 }] {
+            assert_eq!(attention_partial_at(isa, &args, nobody), Err(KernelError::Thread));
+        }
     }
 }
 

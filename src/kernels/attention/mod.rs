@@ -147,10 +147,12 @@ pub fn attention_partial_at(isa: Isa, args: &AttentionArgs, schedule: Schedule) 
     if !isa.available() {
         return Err(KernelError::Isa);
     }
-    if let Schedule::Static { ith, nth } = schedule {
-        if ith >= nth {
-            return Err(KernelError::Thread);
-        }
+    let threads = match schedule {
+        Schedule::Static { ith, nth } => ith < nth,
+        Schedule::Counter { nth, .. } => nth > 0,
+    };
+    if !threads {
+        return Err(KernelError::Thread);
     }
     let shape = Shape::new(args)?;
     if isa == Isa::Reference {
