@@ -24,6 +24,7 @@ pub mod profile;
 pub mod report;
 pub mod sensitivity;
 pub mod shape;
+pub mod state;
 pub mod transform;
 
 /// What was built: upstream's release and commit, patches.

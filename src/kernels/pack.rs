@@ -3,7 +3,7 @@
 //! Codes come at 8 bits, a token in each row, and are narrowed on the way.
 
 use super::words::{Words, WORDS};
-use crate::geometry::{Side, MAX_GROUP, SUBTILE};
+use crate::geometry::{Side, Width, MAX_GROUP, SUBTILE};
 
 /// Bytes from a token's codes to the next one's: a row ends in whole vectors, so the last ones hold anything.
 pub(crate) const fn stride(head_dim: usize) -> usize {
@@ -194,5 +194,57 @@ pub(crate) unsafe fn merge2<V: Words>(
     let mask = V::load(mask.as_ptr().cast());
     for i in (0..4 * head_dim).step_by(4 * WORDS) {
         V::select(mask, V::load(src.add(i)), V::load(dst.add(i))).store(dst.add(i));
+    }
+}
+
+/// The codes of one token of a packed subtile, one in each byte: the way back of [`pack_token`].
+///
+/// # Safety
+/// `src` is a subtile at `width`, of fewer than 16 bits; `codes` has `head_dim` bytes; `token` is below 16.
+pub(crate) unsafe fn unpack_token(
+    side: Side,
+    width: Width,
+    src: *const u8,
+    head_dim: usize,
+    token: usize,
+    codes: &mut [u8],
+) {
+    let bits = width.bits();
+    let per = 8 / bits;
+    let mask = ((1u32 << bits) - 1) as u8;
+    match side {
+        Side::K => {
+            for (quad, out) in codes.chunks_exact_mut(4).enumerate() {
+                let word = src.add(quad / per * 4 * SUBTILE + token * 4);
+                for (i, code) in out.iter_mut().enumerate() {
+                    *code = *word.add(i) >> (quad % per * bits) & mask;
+                }
+            }
+        }
+        Side::V => {
+            let quad = token / 4;
+            let line = src.add(quad / per * 4 * head_dim + token % 4);
+            for (d, code) in codes.iter_mut().enumerate() {
+                *code = *line.add(4 * d) >> (quad % per * bits) & mask;
+            }
+        }
+    }
+}
+
+/// [`pack_token`] at a width that is known when it runs.
+///
+/// # Safety
+/// As for [`pack_token`].
+pub(crate) unsafe fn pack_token_at(
+    side: Side,
+    width: Width,
+    codes: &[u8],
+    token: usize,
+    dst: *mut u8,
+) {
+    match width {
+        Width::B2 => pack_token::<2>(side, codes.as_ptr(), codes.len(), token, dst),
+        Width::B4 => pack_token::<4>(side, codes.as_ptr(), codes.len(), token, dst),
+        _ => pack_token::<8>(side, codes.as_ptr(), codes.len(), token, dst),
     }
 }

@@ -244,6 +244,15 @@ pub fn read_cell(side: &SideView, head: usize, cell: usize) -> Result<Option<Vec
     Ok(Some(row.collect()))
 }
 
+/// A cell's row of one head in [`super::load()`], one value at a time.
+pub fn load_row(side: &SideView, head: usize, block: usize, at: usize, row: &mut [f32]) -> Result<(), KernelError> {
+    let stored = read_cell(side, head, block * BLOCK + at)?.ok_or(KernelError::Width { block, width: 0 })?;
+    for (x, value) in row.iter_mut().zip(stored) {
+        *x = value.f32();
+    }
+    Ok(())
+}
+
 /// One key and value that a query sees.
 struct Seen {
     mask: f32,

@@ -11,6 +11,9 @@
 //!              | commit_partly   some did: their blocks have the new width, all else stays
 //! ```
 //!
+//! A saved state comes back in the same steps: `place_blocks`, `plan_blocks` (which starts blocks at the widths that were
+//! saved), `commit`.
+//!
 //! The rules, their order and what is guaranteed are in `docs/policy.md`.
 
 mod cells;
@@ -20,6 +23,7 @@ mod pages;
 mod place;
 mod plan;
 mod price;
+mod restore;
 mod shrink;
 mod stage;
 mod state;
@@ -28,6 +32,10 @@ mod survey;
 
 pub use cells::{CellView, SeqSet};
 pub use config::{monotone_loss, Config, ConfigError, Initial, PoolConfig, Rule, SideConfig};
+pub(crate) use cells::subtiles;
+pub(crate) use restore::bits;
+pub use plan::Starts;
+pub use restore::{Placed, SavedBlock};
 pub use stage::{BlockOp, Ops, PolicyError};
 pub use state::Policy;
 pub use stats::{PoolStats, SideStats, Stats};

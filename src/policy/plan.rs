@@ -8,6 +8,9 @@ use super::state::Policy;
 use super::survey::{Class, Survey, Terms};
 use crate::geometry::{BlockEntry, Width, BLOCK, MAX_PAGES};
 
+/// Blocks, and the width that each of their sides starts with.
+pub type Starts = Vec<(u32, Vec<Width>)>;
+
 /// No item: see [`Plan::index`].
 pub const NONE: u32 = u32::MAX;
 
@@ -19,6 +22,20 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`]; nothing is staged then. Pools that [`Policy::new`] accepts have room for every ubatch.
     pub fn plan_ubatch(&mut self, cells: CellView, new_cells: &[u32]) -> Result<&Ops, PolicyError> {
+        self.plan_blocks(cells, new_cells, &[])
+    }
+
+    /// [`plan_ubatch`](Self::plan_ubatch) for cells that come from a saved state: blocks that hold nothing else start at the
+    /// widths of `starts` (sorted, of [`Placed`](super::Placed)) instead of 16 bits, or narrower where room is short.
+    ///
+    /// # Errors
+    /// As for `plan_ubatch`.
+    pub fn plan_blocks(
+        &mut self,
+        cells: CellView,
+        new_cells: &[u32],
+        starts: &[(u32, Vec<Width>)],
+    ) -> Result<&Ops, PolicyError> {
         self.stage.clear();
         for n in [cells.pos.len(), cells.seq.len()] {
             if n != self.n_cells() {
@@ -30,7 +47,7 @@ impl Policy {
         }
         let touched = touched(cells, new_cells);
         let index = std::mem::take(&mut self.index);
-        let mut plan = Plan::new(self, cells, new_cells, &touched, index);
+        let mut plan = Plan::new(self, cells, new_cells, &touched, starts, index);
         let outcome = plan.decide(&touched);
         let (items, index) = plan.finish();
         self.index = index;
@@ -172,6 +189,7 @@ impl<'a> Plan<'a> {
         cells: CellView<'a>,
         new_cells: &[u32],
         touched: &[Touched],
+        starts: &[(u32, Vec<Width>)],
         index: Vec<u32>,
     ) -> Plan<'a> {
         let mut active = [0; 4];
@@ -193,6 +211,7 @@ impl<'a> Plan<'a> {
         };
         for t in touched {
             let b = t.block as usize;
+            let start = starts.binary_search_by_key(&t.block, |s| s.0).ok().map(|i| &starts[i].1);
             for side in 0..policy.table.len() {
                 match policy.width(side, b) {
                     Some(_) if !t.fresh => {
@@ -202,7 +221,8 @@ impl<'a> Plan<'a> {
                         }
                     }
                     _ => plan.change(side, b, |item| {
-                        *item = Item { fresh: true, width: Some(Width::B16), have: 0, need: t.need, ..*item };
+                        let width = start.and_then(|s| s.get(side)).copied().unwrap_or(Width::B16);
+                        *item = Item { fresh: true, width: Some(width), have: 0, need: t.need, ..*item };
                     }),
                 }
             }
