@@ -101,6 +101,7 @@ bool pmkvq_device_runs(
         pmkvq_build_store (ctx.get(), nullptr, k, idxs, pool_k, meta, { side_k, cache }, 0),
         pmkvq_build_store (ctx.get(), nullptr, v, idxs, pool_v, meta, { side_v, cache }, 1),
         pmkvq_build_merge (ctx.get(), nullptr, attn, sinks),
+        pmkvq_build_load  (ctx.get(), nullptr, layer.head_dim_k, idxs, pool_k, meta, { side_k, cache }, 0),
         pmkvq_build_shrink(ctx.get(), nullptr, pool_k, meta, ops, sides, cache),
         pmkvq_build_shrink(ctx.get(), nullptr, pool_v, meta, ops, sides, cache),
     };

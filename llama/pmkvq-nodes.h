@@ -24,13 +24,14 @@ enum pmkvq_op_kind : uint16_t {
     PMKVQ_OP_ATTN,
     PMKVQ_OP_MERGE,
     PMKVQ_OP_SHRINK,
+    PMKVQ_OP_LOAD,
 };
 
 // behind ggml_custom_op_params; offsets in the meta buffer are in units of 64 bytes
 struct pmkvq_op_params {
     uint32_t magic;
     uint16_t kind;
-    uint16_t n_chunk;  // store: 0 for K, 1 for V
+    uint16_t n_chunk;  // store, load: 0 for K, 1 for V
     uint32_t offset_k; // shrink: the number of operations
     uint32_t offset_v; // shrink: counts the calls, so that no two are alike and none is worth capturing
     uint32_t table;
@@ -295,6 +296,36 @@ static inline bool pmkvq_read_shrink(const ggml_tensor * node, const pmkvq_op_pa
         /*.sides       =*/ (const pmkvq_side_desc *) sides->data,
         /*.n_sides     =*/ (uint32_t) (ggml_nbytes(sides)/sizeof(pmkvq_side_desc)),
         /*.table_bytes =*/ 64*(uint64_t) params.table,
+    };
+    return true;
+}
+
+// cells, pool, meta. The node is [head_dim, n_head_kv, n_tokens] f32
+static inline bool pmkvq_read_load(const ggml_tensor * node, const pmkvq_op_params & params, pmkvq_op_load & op) {
+    const ggml_tensor * cells = node->src[0];
+    const ggml_tensor * pool  = node->src[1];
+    const ggml_tensor * meta  = node->src[2];
+
+    if (!pmkvq_is_rows(node) || !ggml_is_contiguous(node) || !pmkvq_is_cells(cells, node->ne[2]) || !pmkvq_is_pool(pool, node->ne[0], node->ne[1]) ||
+            !pmkvq_has_side(meta, params, params.offset_k, node->ne[1], node->ne[0], params.group_k) || params.n_chunk > 1) {
+        return false;
+    }
+
+    const uint8_t * table = (const uint8_t *) meta->data + 64*(size_t) params.offset_k;
+
+    op = {
+        /*.cells     =*/ (const int64_t *) cells->data,
+        /*.n_tokens  =*/ (uint32_t) node->ne[2],
+        /*.n_head_kv =*/ (uint32_t) node->ne[1],
+        /*.head_dim  =*/ (uint32_t) node->ne[0],
+        /*.group     =*/ params.group_k,
+        /*.n_pages   =*/ (uint32_t) pool->ne[1],
+        /*.n_blocks  =*/ params.n_blocks,
+        /*.side      =*/ params.n_chunk,
+        /*.pool      =*/ (const uint8_t *) pool->data,
+        /*.table     =*/ (const pmkvq_block *) table,
+        /*.params    =*/ (const uint16_t *) (table + 64*(size_t) params.table),
+        /*.dst       =*/ (float *) node->data,
     };
     return true;
 }

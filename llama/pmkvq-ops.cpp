@@ -33,6 +33,21 @@ static ggml_tensor * pmkvq_rows_f32(ggml_context * ctx, ggml_tensor * cur) {
     return cur;
 }
 
+// of an operation on rows of one side
+static pmkvq_op_params pmkvq_side_params(pmkvq_op_kind kind, pmkvq_side_ref ref, int side) {
+    pmkvq_op_params params = {};
+    params.magic    = PMKVQ_MAGIC;
+    params.kind     = kind;
+    params.n_chunk  = side;
+    params.offset_k = ref.side.offset/64;
+    params.table    = ref.cache.table_bytes/64;
+    params.n_blocks = ref.cache.n_blocks;
+    params.group_k  = ref.side.group;
+    params.group_v  = ref.side.range;
+
+    return params;
+}
+
 ggml_tensor * pmkvq_build_store(
         ggml_context * ctx,
         pmkvq_shared * shared,
@@ -42,17 +57,23 @@ ggml_tensor * pmkvq_build_store(
          ggml_tensor * meta,
       pmkvq_side_ref   ref,
                  int   side) {
-    pmkvq_op_params params = {};
-    params.magic    = PMKVQ_MAGIC;
-    params.kind     = PMKVQ_OP_STORE;
-    params.n_chunk  = side;
-    params.offset_k = ref.side.offset/64;
-    params.table    = ref.cache.table_bytes/64;
-    params.n_blocks = ref.cache.n_blocks;
-    params.group_k  = ref.side.group;
-    params.group_v  = ref.side.range;
+    const auto params = pmkvq_side_params(PMKVQ_OP_STORE, ref, side);
 
     return pmkvq_node(ctx, shared, 1, 1, 1, 1, GGML_TYPE_I32, { pmkvq_rows_f32(ctx, cur), idxs, pool, meta }, params);
+}
+
+ggml_tensor * pmkvq_build_load(
+        ggml_context * ctx,
+        pmkvq_shared * shared,
+             int64_t   head_dim,
+         ggml_tensor * idxs,
+         ggml_tensor * pool,
+         ggml_tensor * meta,
+      pmkvq_side_ref   ref,
+                 int   side) {
+    const auto params = pmkvq_side_params(PMKVQ_OP_LOAD, ref, side);
+
+    return pmkvq_node(ctx, shared, head_dim, pool->ne[2], idxs->ne[0], 1, GGML_TYPE_F32, { idxs, pool, meta }, params);
 }
 
 ggml_tensor * pmkvq_build_attn(
@@ -187,6 +208,11 @@ static void pmkvq_compute(ggml_tensor * dst, int ith, int nth, void * userdata) 
                     }
                     pmkvq_op_merge op;
                     ret = pmkvq_read_merge(dst, params, op) ? rt->op_merge(&op, ith, nth) : -1;
+                } break;
+            case PMKVQ_OP_LOAD:
+                {
+                    pmkvq_op_load op;
+                    ret = pmkvq_read_load(dst, params, op) ? rt->op_load(&op, ith, nth) : -1;
                 } break;
             case PMKVQ_OP_SHRINK:
                 {

@@ -37,6 +37,17 @@ ggml_tensor * pmkvq_build_store(
       pmkvq_side_ref   ref,
                  int   side);
 
+// the rows of idxs as they were stored, dequantized: [head_dim, n_head_kv, n_tokens] f32
+ggml_tensor * pmkvq_build_load(
+        ggml_context * ctx,
+        pmkvq_shared * shared,
+             int64_t   head_dim,
+         ggml_tensor * idxs,
+         ggml_tensor * pool,
+         ggml_tensor * meta,
+      pmkvq_side_ref   ref,
+                 int   side);
+
 // q: [head_dim_k, n_head, n_tokens] f32, k_cur and v_cur: [head_dim, n_head_kv, n_tokens] f32 or NULL
 // kq_mask: [n_kv, n_tokens] f16
 // gpu: split the cells as it suits one

@@ -21,9 +21,6 @@
 #include <cstring>
 #include <stdexcept>
 
-// one message of the runtime
-static constexpr size_t PMKVQ_ERR_SIZE = 1024;
-
 //
 // pmkvq_scope
 //
@@ -469,20 +466,36 @@ void pmkvq_store::log_sizes(bool no_alloc) const {
     }
 }
 
-static pmkvq_cells pmkvq_view(const llama_kv_cells & cells) {
+pmkvq_cells pmkvq_store::cells_view() const {
     static_assert(sizeof(llama_kv_cells::seq_set_t) == 4*sizeof(uint64_t), "a cell's sequences are read as four words");
 
     return {
-        /*.n   =*/ cells.size(),
-        /*.pos =*/ cells.pos_data(),
-        /*.seq =*/ reinterpret_cast<const uint64_t (*)[4]>(cells.seq_data()),
+        /*.n   =*/ cells->size(),
+        /*.pos =*/ cells->pos_data(),
+        /*.seq =*/ reinterpret_cast<const uint64_t (*)[4]>(cells->seq_data()),
     };
 }
 
-void pmkvq_store::begin_batch(llama_context * lctx) {
+void pmkvq_store::set_context(llama_context * lctx) {
     this->lctx = lctx;
+}
 
-    const auto view = pmkvq_view(*cells);
+ggml_backend_sched_t pmkvq_store::get_sched() const {
+    return lctx ? lctx->get_sched() : nullptr;
+}
+
+void pmkvq_store::reset_failed() {
+    // a batch that was aborted, or failed, leaves them anywhere
+    shared->next_task.store(0);
+    shared->failed.store(false);
+}
+
+bool pmkvq_store::has_failed() const {
+    return shared->failed.load();
+}
+
+void pmkvq_store::begin_batch() {
+    const auto view = cells_view();
     rt->observe(cache, &view);
 }
 
@@ -494,7 +507,7 @@ std::vector<uint32_t> pmkvq_store::place(const llama_ubatch & ubatch) const {
 
     std::vector<uint32_t> res(ubatch.n_tokens);
 
-    const auto view = pmkvq_view(*cells);
+    const auto view = cells_view();
     if (rt->place(cache, &view, ubatch.n_tokens, ubatch.pos, seq.data(), res.data()) != 0) {
         return {};
     }
@@ -503,21 +516,23 @@ std::vector<uint32_t> pmkvq_store::place(const llama_ubatch & ubatch) const {
 }
 
 bool pmkvq_store::apply(const std::vector<uint32_t> & idxs) {
-    // a batch that was aborted, or failed, leaves them anywhere
-    shared->next_task.store(0);
-    shared->failed.store(false);
+    reset_failed();
 
     const pmkvq_block_op * ops   = nullptr;
     uint32_t               n_ops = 0;
 
     char err[PMKVQ_ERR_SIZE] = "";
 
-    const auto view = pmkvq_view(*cells);
+    const auto view = cells_view();
     if (rt->plan_ubatch(cache, &view, idxs.size(), idxs.data(), &ops, &n_ops, err, sizeof(err)) != 0) {
         LLAMA_LOG_ERROR("%s: %s\n", __func__, err);
         return false;
     }
 
+    return run_and_commit(ops, n_ops);
+}
+
+bool pmkvq_store::run_and_commit(const pmkvq_block_op * ops, uint32_t n_ops) {
     std::vector<uint8_t> done(n_ops);
     if (!run_block_ops(ops, n_ops, done)) {
         // the blocks whose operation ran are where it put them
@@ -533,7 +548,7 @@ bool pmkvq_store::apply(const std::vector<uint32_t> & idxs) {
 }
 
 void pmkvq_store::write(const pmkvq_device & device, ggml_tensor * t, const void * data, size_t offset, size_t size) const {
-    ggml_backend_t backend = lctx ? device.backend(lctx->get_sched()) : nullptr;
+    ggml_backend_t backend = get_sched() ? device.backend(get_sched()) : nullptr;
 
     // What is sent is read before the call returns: CUDA stages copies from memory that is not pinned, and ours never is. So
     // the source may change afterwards
@@ -571,9 +586,7 @@ void pmkvq_store::clear(bool data) {
     static const bool poison = getenv("PMKVQ_POISON") != nullptr;
     if (data || poison) {
         // a batch that is still being computed keeps its data
-        if (lctx) {
-            ggml_backend_sched_synchronize(lctx->get_sched());
-        }
+        synchronize();
 
         auto fill = [](ggml_tensor * t) {
             ggml_backend_tensor_memset(t, poison ? 0xff : 0, 0, ggml_nbytes(t));
@@ -589,7 +602,7 @@ void pmkvq_store::clear(bool data) {
 }
 
 size_t pmkvq_store::describe(char * buf, size_t n) const {
-    const auto view = pmkvq_view(*cells);
+    const auto view = cells_view();
     return rt->describe(cache, &view, buf, n);
 }
 
@@ -670,7 +683,7 @@ void pmkvq_store::run_on_host(shrink_args & args) const {
     args.op.done  = args.done.data();
     args.op.n_ops = args.ops.size();
 
-    auto * sched = lctx->get_sched();
+    auto * sched = get_sched();
 
     // an abort callback stops a graph after a node, so that this one, of one node, always runs to its end. The graph
     // of the model, which comes next, is what is aborted then
@@ -682,7 +695,7 @@ void pmkvq_store::run_on_host(shrink_args & args) const {
 void pmkvq_store::run_on_device(shrink_args & args, uint32_t pool) const {
     const auto & device = devices[pools[pool].device];
 
-    ggml_backend_t backend = device.backend(lctx->get_sched());
+    ggml_backend_t backend = device.backend(get_sched());
     ggml_tensor  * node    = t_shrink[pool];
 
     for (size_t first = 0; backend && first < args.ops.size(); first += pmkvq_device::MAX_OPS) {
@@ -710,7 +723,7 @@ bool pmkvq_store::run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops, std:
     if (n_ops == 0) {
         return true;
     }
-    if (!lctx) {
+    if (!get_sched()) {
         LLAMA_LOG_ERROR("%s: no context to run block operations in\n", __func__);
         return false;
     }
@@ -804,7 +817,7 @@ ggml_tensor * pmkvq_store::build_transform(ggml_context * ctx, ggml_tensor * x, 
             return cur;
         }
         auto * c = vector(t.offset_center);
-        return by_head(part == TRANSFORM_OUTPUT ? ggml_add(ctx, by_head_kv(cur), c) : ggml_sub(ctx, by_head_kv(cur), c));
+        return by_head(part == TRANSFORM_STORED ? ggml_sub(ctx, by_head_kv(cur), c) : ggml_add(ctx, by_head_kv(cur), c));
     };
     auto factor = [&](ggml_tensor * cur) {
         const uint64_t offset = part == TRANSFORM_STORED ? t.offset_forward : t.offset_inverse;
@@ -814,6 +827,11 @@ ggml_tensor * pmkvq_store::build_transform(ggml_context * ctx, ggml_tensor * x, 
         }
         if (t.factor == PMKVQ_FACTOR_MATRIX) {
             auto * m = ggml_view_3d(ctx, t_transforms, d, d, n_head_kv, d*sizeof(float), d*d*sizeof(float), offset);
+
+            // of K there is the inverse's transpose
+            if (part == TRANSFORM_LOADED) {
+                m = ggml_cont(ctx, ggml_transpose(ctx, m));
+            }
 
             // heads last: a matrix serves the query heads of its KV head
             auto * res = ggml_mul_mat(ctx, m, ggml_permute(ctx, cur, 0, 2, 1, 3));
@@ -828,7 +846,7 @@ ggml_tensor * pmkvq_store::build_transform(ggml_context * ctx, ggml_tensor * x, 
         return pmkvq_mul_hadamard(ctx, cur, ggml_view_2d(ctx, t_transforms, t.hadamard, t.hadamard, t.hadamard*sizeof(float), t.offset_hadamard));
     };
 
-    if (part == TRANSFORM_OUTPUT) {
+    if (part == TRANSFORM_OUTPUT || part == TRANSFORM_LOADED) {
         return center(factor(hadamard(x)));
     }
 
@@ -841,6 +859,14 @@ ggml_backend_t pmkvq_store::backend(ggml_backend_sched_t sched, uint32_t ikv) co
 
 ggml_tensor * pmkvq_store::build_stored(ggml_context * ctx, ggml_tensor * cur, uint32_t ikv, int side) const {
     return cur ? build_transform(ctx, cur, ikv, side, TRANSFORM_STORED) : nullptr;
+}
+
+ggml_tensor * pmkvq_store::build_loaded_k(ggml_context * ctx, ggml_tensor * idxs, uint32_t ikv, std::vector<ggml_tensor *> & nodes) const {
+    const auto & s = sides[2*ikv];
+
+    nodes.push_back(pmkvq_build_load(ctx, shared.get(), layers[ikv].head_dim_k, idxs, t_pool[s.pool], devices[layers[ikv].device].t_meta, { s, desc }, 0));
+
+    return build_transform(ctx, nodes.back(), ikv, 0, TRANSFORM_LOADED);
 }
 
 ggml_tensor * pmkvq_store::build_store(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * idxs, uint32_t ikv, int side) const {

@@ -10,6 +10,7 @@
 
 #include "ggml.h"
 #include "ggml-backend.h"
+#include "llama.h"
 
 #include <cstdint>
 #include <memory>
@@ -17,15 +18,17 @@
 #include <unordered_map>
 #include <vector>
 
-struct llama_context;
-struct llama_context_params;
 struct llama_cparams;
 struct llama_hparams;
-struct llama_model;
 struct llama_ubatch;
+class  llama_io_read_i;
+class  llama_io_write_i;
 class  llama_kv_cells;
 class  pmkvq_store;
 struct pmkvq_shared;
+
+// one message of the runtime
+static constexpr size_t PMKVQ_ERR_SIZE = 1024;
 
 // the plan that applies to the caches that are being constructed on this thread
 //
@@ -97,8 +100,15 @@ public:
 
     void log_sizes(bool no_alloc) const;
 
-    // llama_decode() begins: the context that its block operations run in
-    void begin_batch(llama_context * lctx);
+    // the context that block operations run in
+    void set_context(llama_context * lctx);
+
+    // nodes of a graph that is computed next have not failed yet; whether any did, on the CPU
+    void reset_failed();
+    bool has_failed() const;
+
+    // llama_decode() begins, or positions are to be shifted
+    void begin_batch();
 
     // cells for a ubatch, empty if they don't fit
     std::vector<uint32_t> place(const llama_ubatch & ubatch) const;
@@ -109,6 +119,19 @@ public:
     // all cells are empty; with data, what pools and parameters hold is zeroed too
     void clear(bool data);
 
+    // what a sequence holds (-1: all of them): the head, which comes before llama.cpp's own data, or the data behind it.
+    // Throws std::runtime_error.
+    void state_write(llama_io_write_i & io, llama_seq_id seq_id, bool data) const;
+
+    // reads a head and returns the number of cells that follow. Throws std::runtime_error for a state that does not fit here.
+    uint32_t state_open(llama_io_read_i & io);
+
+    // cells for them, empty if they don't fit
+    std::vector<uint32_t> state_place();
+
+    // they were entered in the cells: make room, and read the data. False: the cells must be given up
+    bool state_read(llama_io_read_i & io);
+
     // see llama_pmkvq_describe()
     size_t describe(char * buf, size_t n) const;
 
@@ -117,6 +140,9 @@ public:
 
     // graph: store what build_stored() returned
     ggml_tensor * build_store(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * idxs, uint32_t ikv, int side) const;
+
+    // graph: K as it was before it was stored, [head_dim_k, n_head_kv, n_tokens] f32, of the cells in idxs
+    ggml_tensor * build_loaded_k(ggml_context * ctx, ggml_tensor * idxs, uint32_t ikv, std::vector<ggml_tensor *> & nodes) const;
 
     // graph: attention over the blocks and the current batch; k_cur and v_cur are NULL where a layer reads another one's.
     // Returns [head_dim_v*n_head, n_tokens]. nodes: those that have to stay on the backend that owns the pool.
@@ -155,6 +181,17 @@ private:
     llama_context * lctx = nullptr;
 
     const llama_kv_cells * cells = nullptr;
+
+    pmkvq_cells cells_view() const;
+
+    // NULL before there is one
+    ggml_backend_sched_t get_sched() const;
+
+    // waits for what was sent to devices
+    void synchronize() const;
+
+    struct state_access;
+    uint32_t state_cells = 0; // of the state that is being restored
 
     uint32_t n_ctx     = 0;
     uint32_t n_ubatch  = 0;
@@ -195,10 +232,13 @@ private:
     void write(const pmkvq_device & device, ggml_tensor * t, const void * data, size_t offset, size_t size) const;
 
     // x: [head_dim, n_head, n_tokens] with n_head a multiple of n_head_kv
-    enum transform_part { TRANSFORM_STORED, TRANSFORM_QUERY, TRANSFORM_OUTPUT };
+    enum transform_part { TRANSFORM_STORED, TRANSFORM_LOADED, TRANSFORM_QUERY, TRANSFORM_OUTPUT };
     ggml_tensor * build_transform(ggml_context * ctx, ggml_tensor * x, uint32_t ikv, int side, transform_part part) const;
 
     void build_graphs_shrink();
+
+    // the operations of what the runtime has planned, and the tables behind them
+    bool run_and_commit(const pmkvq_block_op * ops, uint32_t n_ops);
 
     // done[i]: operation i ran to its end. Returns false if any did not
     bool run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops, std::vector<uint8_t> & done);

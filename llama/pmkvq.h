@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define PMKVQ_ABI_VERSION 4
+#define PMKVQ_ABI_VERSION 5
 
 #define PMKVQ_BLOCK     128 // cells in a block
 #define PMKVQ_MAX_PAGES 8   // pages of a block at 16 bits
@@ -208,6 +208,32 @@ typedef struct pmkvq_op_merge {
     float         * dst;
 } pmkvq_op_merge;
 
+// read rows back as f32: [n_tokens][n_head_kv][head_dim]
+typedef struct pmkvq_op_load {
+    const int64_t * cells; // [n_tokens]
+    uint32_t        n_tokens;
+    uint32_t        n_head_kv;
+    uint32_t        head_dim;
+    uint32_t        group;
+    uint32_t        n_pages;
+    uint32_t        n_blocks;
+    uint32_t        side; // 0: K, 1: V
+    const uint8_t * pool;
+    const pmkvq_block * table;
+    const uint16_t * params;
+    float         * dst;
+} pmkvq_op_load;
+
+// a state that is saved or restored, and the cache's memory. Callbacks return 0, or anything else to stop
+// get and set: n pieces of size bytes, stride apart, in a pool or (pool UINT32_MAX) in the meta buffer of a device; contiguous in dst and src
+typedef struct pmkvq_state_io {
+    void * data;
+    int (*write)(void * data, const void * src, uint64_t size);
+    int (*read) (void * data,       void * dst, uint64_t size);
+    int (*get)  (void * data, uint32_t pool, uint32_t device, uint64_t offset, uint64_t size, uint64_t n, uint64_t stride,       void * dst);
+    int (*set)  (void * data, uint32_t pool, uint32_t device, uint64_t offset, uint64_t size, uint64_t n, uint64_t stride, const void * src);
+} pmkvq_state_io;
+
 typedef struct pmkvq_runtime {
     uint32_t abi_version;
     uint32_t size; // of this struct
@@ -250,6 +276,20 @@ typedef struct pmkvq_runtime {
     void (*sync_table) (pmkvq_cache * cache, uint32_t device, uint8_t * meta);
     // or listed, for a buffer that the host can't write to. Returns their number; valid until the next call with the cache
     uint32_t (*table_changes)(pmkvq_cache * cache, uint32_t device, const pmkvq_table_change ** changes);
+
+    // states: what a sequence holds (seq), or all of them (-1). A head says which blocks, the data are their bytes
+    int (*state_size)(const pmkvq_cache * cache, const pmkvq_cells * cells, int32_t seq, uint64_t * head, uint64_t * data, char * err, size_t n_err);
+    // data 0: the head, 1: the data
+    int (*state_save)(const pmkvq_cache * cache, const pmkvq_cells * cells, int32_t seq, int data, const pmkvq_state_io * io, char * err, size_t n_err);
+    // reads a head; the cells that follow in llama.cpp's own data
+    int (*state_open)(pmkvq_cache * cache, const pmkvq_state_io * io, uint32_t * n_cells, char * err, size_t n_err);
+    // cells for them, in their order; changes nothing; non-zero if they don't fit
+    int (*state_place)(pmkvq_cache * cache, const pmkvq_cells * cells, uint32_t * out);
+    // the block operations that must run first, once the cells are entered; as plan_ubatch
+    int (*state_plan)(pmkvq_cache * cache, const pmkvq_cells * cells, const pmkvq_block_op ** ops, uint32_t * n_ops, char * err, size_t n_err);
+    // reads the data, after commit
+    int (*state_restore)(pmkvq_cache * cache, const pmkvq_state_io * io, char * err, size_t n_err);
+
     // what is held now, as JSON; returns the length without the terminator, and writes no more than n bytes
     size_t (*describe) (const pmkvq_cache * cache, const pmkvq_cells * cells, char * buf, size_t n);
 
@@ -258,6 +298,7 @@ typedef struct pmkvq_runtime {
     int (*op_shrink)(const pmkvq_op_shrink * op, int ith, int nth);
     int (*op_attn)  (const pmkvq_op_attn   * op, int ith, int nth);
     int (*op_merge) (const pmkvq_op_merge  * op, int ith, int nth);
+    int (*op_load)  (const pmkvq_op_load   * op, int ith, int nth);
 } pmkvq_runtime;
 
 // register the runtime's table; to be called before a context with a plan is created. The table must outlive the contexts.

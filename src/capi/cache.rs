@@ -1,6 +1,7 @@
 //! A cache behind the C interface: the policy, and where its tables lie in the meta buffer.
 
 use std::ffi::{c_char, c_int};
+use std::sync::OnceLock;
 
 use super::describe::describe_json;
 use super::text::{read, report, write};
@@ -23,7 +24,7 @@ pub struct Cache {
     /// Pages of each pool.
     pub pool_pages: Vec<u32>,
     pub scratch_bytes: u64,
-    transforms: Transforms,
+    pub(super) transforms: Transforms,
     /// Names of the devices that layers are on; empty where nobody has placed them.
     pub devices: Vec<String>,
     pub sides: Vec<SideDesc>,
@@ -34,6 +35,10 @@ pub struct Cache {
     pub stale: Vec<bool>,
     /// What [`super::tables::table_changes`] returned last.
     pub changes: Vec<TableChange>,
+    /// Of the transforms, once it was asked for (see [`super::state`]).
+    pub(super) transforms_id: OnceLock<u64>,
+    /// A state on its way in.
+    pub(super) pending: Option<super::state::Pending>,
 }
 
 /// Where the layers are.
@@ -105,12 +110,19 @@ impl Cache {
             stale: vec![true; n_devices],
             meta_bytes,
             changes: Vec::new(),
+            transforms_id: OnceLock::new(),
+            pending: None,
         })
     }
 
     /// Bytes of all tables and parameters.
     pub fn meta_bytes(&self) -> u64 {
         self.meta_bytes.iter().sum()
+    }
+
+    /// Bytes of a side's table: its parameters follow.
+    pub fn table_bytes(&self) -> usize {
+        self.desc.table_bytes as usize
     }
 
     /// Bytes of the transforms' vectors and matrices, on all devices.
@@ -166,7 +178,7 @@ pub unsafe fn model_shape(model: &ModelDesc) -> Result<ModelShape, String> {
     shape_of(model)
 }
 
-unsafe fn get<'a>(cache: *const CacheHandle) -> &'a Cache {
+pub(super) unsafe fn get<'a>(cache: *const CacheHandle) -> &'a Cache {
     let handle = &*cache;
     &handle.0
 }
@@ -176,7 +188,7 @@ pub(super) unsafe fn get_mut<'a>(cache: *mut CacheHandle) -> &'a mut Cache {
     &mut handle.0
 }
 
-unsafe fn view<'a>(cells: *const CellsC) -> CellView<'a> {
+pub(super) unsafe fn view<'a>(cells: *const CellsC) -> CellView<'a> {
     let cells = &*cells;
     CellView {
         pos: std::slice::from_raw_parts(cells.pos, cells.n as usize),

@@ -7,6 +7,7 @@ mod describe;
 mod ops;
 mod plan;
 pub mod probe;
+mod state;
 mod tables;
 mod text;
 pub mod types;
@@ -41,11 +42,18 @@ pub static RUNTIME: Runtime = Runtime {
     reset: cache::reset,
     sync_table: tables::sync_table,
     table_changes: tables::table_changes,
+    state_size: state::state_size,
+    state_save: state::state_save,
+    state_open: state::state_open,
+    state_place: state::state_place,
+    state_plan: state::state_plan,
+    state_restore: state::state_restore,
     describe: cache::describe,
     op_store: ops::op_store,
     op_shrink: ops::op_shrink,
     op_attn: ops::op_attn,
     op_merge: ops::op_merge,
+    op_load: ops::op_load,
 };
 
 /// Hands the table to llama.cpp. To be called first in `main` of every program that links the patched library.

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::sync::atomic::AtomicU32;
 
-use super::types::{OpAttn, OpMerge, OpShrink, OpStore};
+use super::types::{OpAttn, OpLoad, OpMerge, OpShrink, OpStore};
 use super::{guard, FAILED};
 use crate::geometry::{BlockEntry, Side};
 use crate::kernels::{
@@ -41,7 +41,7 @@ unsafe fn store(op: &OpStore, ith: c_int, nth: c_int) -> Result<(), KernelError>
     }
     let cells = std::slice::from_raw_parts(op.cells, n_tokens);
     let view = SideView::new(
-        op.side()?,
+        side(op.side)?,
         op.pool,
         op.table,
         op.params,
@@ -60,14 +60,8 @@ fn range_rule(range: u32) -> Result<RangeRule, KernelError> {
     RangeRule::ALL.get(range as usize).copied().ok_or(KernelError::Shape("a range rule is 0 (shift) or 1 (fit)"))
 }
 
-impl OpStore {
-    fn side(&self) -> Result<Side, KernelError> {
-        match self.side {
-            0 => Ok(Side::K),
-            1 => Ok(Side::V),
-            _ => Err(KernelError::Shape("a side is 0 for K or 1 for V")),
-        }
-    }
+fn side(side: u32) -> Result<Side, KernelError> {
+    Side::BOTH.get(side as usize).copied().ok_or(KernelError::Shape("a side is 0 for K or 1 for V"))
 }
 
 /// # Safety
@@ -203,4 +197,31 @@ unsafe fn merge(op: &OpMerge, ith: c_int, nth: c_int) -> Result<(), KernelError>
         out: PartialsMut::new(op.dst, dv * n_head * n_tokens)?,
     };
     kernels::attention_merge(&args, ith, nth)
+}
+
+/// # Safety
+/// As for [`op_store`]; `dst` is valid for `n_tokens * n_head_kv * head_dim` values.
+pub unsafe extern "C" fn op_load(op: *const OpLoad, ith: c_int, nth: c_int) -> c_int {
+    guard(FAILED, || status(load(&*op, ith, nth)))
+}
+
+unsafe fn load(op: &OpLoad, ith: c_int, nth: c_int) -> Result<(), KernelError> {
+    let (ith, nth) = threads(ith, nth)?;
+    let (n_tokens, n_head_kv, head_dim) = (op.n_tokens as usize, op.n_head_kv as usize, op.head_dim as usize);
+    if op.cells.is_null() {
+        return Err(KernelError::Null("the cells"));
+    }
+    let view = SideView::new(
+        side(op.side)?,
+        op.pool.cast_mut(),
+        op.table,
+        op.params.cast_mut(),
+        n_head_kv,
+        op.n_pages as usize,
+        op.n_blocks as usize,
+        head_dim,
+        op.group as usize,
+    )?;
+    let out = PartialsMut::new(op.dst, n_tokens * n_head_kv * head_dim)?;
+    kernels::load(&view, std::slice::from_raw_parts(op.cells, n_tokens), &out, ith, nth)
 }

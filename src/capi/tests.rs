@@ -20,5 +20,7 @@ fn sizes_agree_with_the_header() {
     assert_eq!(size_of::<OpShrink>(), 80);
     assert_eq!(size_of::<OpAttn>(), 224);
     assert_eq!(size_of::<OpMerge>(), 40);
-    assert_eq!(size_of::<Runtime>(), 224);
+    assert_eq!(size_of::<OpLoad>(), 72);
+    assert_eq!(size_of::<StateIo>(), 40);
+    assert_eq!(size_of::<Runtime>(), 280);
 }

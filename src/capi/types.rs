@@ -1,12 +1,12 @@
 //! The C structs of `llama/pmkvq.h`, field by field. A test compares sizes and offsets with the header.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::AtomicU32;
 
 use crate::geometry::BlockEntry;
 use crate::policy::BlockOp;
 
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// `pmkvq_layer_desc`
 #[repr(C)]
@@ -191,6 +191,33 @@ pub struct OpMerge {
     pub dst: *mut f32,
 }
 
+/// `pmkvq_op_load`
+#[repr(C)]
+pub struct OpLoad {
+    pub cells: *const i64,
+    pub n_tokens: u32,
+    pub n_head_kv: u32,
+    pub head_dim: u32,
+    pub group: u32,
+    pub n_pages: u32,
+    pub n_blocks: u32,
+    pub side: u32,
+    pub pool: *const u8,
+    pub table: *const BlockEntry,
+    pub params: *const u16,
+    pub dst: *mut f32,
+}
+
+/// `pmkvq_state_io`
+#[repr(C)]
+pub struct StateIo {
+    pub data: *mut c_void,
+    pub write: unsafe extern "C" fn(*mut c_void, *const c_void, u64) -> c_int,
+    pub read: unsafe extern "C" fn(*mut c_void, *mut c_void, u64) -> c_int,
+    pub get: unsafe extern "C" fn(*mut c_void, u32, u32, u64, u64, u64, u64, *mut c_void) -> c_int,
+    pub set: unsafe extern "C" fn(*mut c_void, u32, u32, u64, u64, u64, u64, *const c_void) -> c_int,
+}
+
 /// `pmkvq_plan`, opaque to C
 pub struct PlanHandle(pub(super) crate::plan::Plan);
 
@@ -250,9 +277,32 @@ pub struct Runtime {
     pub reset: unsafe extern "C" fn(*mut CacheHandle),
     pub sync_table: unsafe extern "C" fn(*mut CacheHandle, u32, *mut u8),
     pub table_changes: unsafe extern "C" fn(*mut CacheHandle, u32, *mut *const TableChange) -> u32,
+    pub state_size:
+        unsafe extern "C" fn(*const CacheHandle, *const CellsC, i32, *mut u64, *mut u64, *mut c_char, usize) -> c_int,
+    pub state_save: unsafe extern "C" fn(
+        *const CacheHandle,
+        *const CellsC,
+        i32,
+        c_int,
+        *const StateIo,
+        *mut c_char,
+        usize,
+    ) -> c_int,
+    pub state_open: unsafe extern "C" fn(*mut CacheHandle, *const StateIo, *mut u32, *mut c_char, usize) -> c_int,
+    pub state_place: unsafe extern "C" fn(*mut CacheHandle, *const CellsC, *mut u32) -> c_int,
+    pub state_plan: unsafe extern "C" fn(
+        *mut CacheHandle,
+        *const CellsC,
+        *mut *const BlockOp,
+        *mut u32,
+        *mut c_char,
+        usize,
+    ) -> c_int,
+    pub state_restore: unsafe extern "C" fn(*mut CacheHandle, *const StateIo, *mut c_char, usize) -> c_int,
     pub describe: unsafe extern "C" fn(*const CacheHandle, *const CellsC, *mut c_char, usize) -> usize,
     pub op_store: unsafe extern "C" fn(*const OpStore, c_int, c_int) -> c_int,
     pub op_shrink: unsafe extern "C" fn(*const OpShrink, c_int, c_int) -> c_int,
     pub op_attn: unsafe extern "C" fn(*const OpAttn, c_int, c_int) -> c_int,
     pub op_merge: unsafe extern "C" fn(*const OpMerge, c_int, c_int) -> c_int,
+    pub op_load: unsafe extern "C" fn(*const OpLoad, c_int, c_int) -> c_int,
 }

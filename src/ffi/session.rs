@@ -329,6 +329,63 @@ impl<'m> Context<'m> {
         unsafe { c::llama_memory_seq_keep(self.memory(), seq) }
     }
 
+    /// Moves positions `p0 .. p1` of a sequence by `delta`; the next batch rotates the keys.
+    pub fn seq_add(&mut self, seq: i32, p0: i32, p1: i32, delta: i32) {
+        // SAFETY: the context is valid
+        unsafe { c::llama_memory_seq_add(self.memory(), seq, p0, p1, delta) }
+    }
+
+    /// Whether positions can be moved.
+    pub fn can_shift(&self) -> bool {
+        // SAFETY: the context is valid
+        unsafe { c::llama_memory_can_shift(self.memory()) }
+    }
+
+    /// What a sequence holds, or all of them (`None`).
+    ///
+    /// # Errors
+    /// llama.cpp's reason is on stderr.
+    pub fn state(&mut self, seq: Option<i32>) -> Result<Vec<u8>, String> {
+        let ctx = self.ctx.as_ptr();
+        // SAFETY: the buffer is as long as said
+        let (bytes, n) = unsafe {
+            let size = match seq {
+                Some(seq) => c::llama_state_seq_get_size(ctx, seq),
+                None => c::llama_state_get_size(ctx),
+            };
+            let mut bytes = vec![0u8; size];
+            let n = match seq {
+                Some(seq) => c::llama_state_seq_get_data(ctx, bytes.as_mut_ptr(), size, seq),
+                None => c::llama_state_get_data(ctx, bytes.as_mut_ptr(), size),
+            };
+            (bytes, n)
+        };
+        if n == 0 || n != bytes.len() {
+            return Err(format!("the state was not saved: {n} of {} bytes", bytes.len()));
+        }
+        Ok(bytes)
+    }
+
+    /// Brings back what [`Context::state`] gave: for one sequence, which it replaces, or for all.
+    ///
+    /// # Errors
+    /// llama.cpp's reason is on stderr; the sequence (all of them) may be empty then.
+    pub fn set_state(&mut self, bytes: &[u8], seq: Option<i32>) -> Result<(), String> {
+        let ctx = self.ctx.as_ptr();
+        // SAFETY: the buffer is as long as said
+        let n = unsafe {
+            match seq {
+                Some(seq) => c::llama_state_seq_set_data(ctx, bytes.as_ptr(), bytes.len(), seq),
+                None => c::llama_state_set_data(ctx, bytes.as_ptr(), bytes.len()),
+            }
+        };
+        if n == bytes.len() {
+            Ok(())
+        } else {
+            Err(format!("the state was not restored: {n} of {} bytes", bytes.len()))
+        }
+    }
+
     /// The largest position of a sequence; -1 if it has no token.
     pub fn pos_max(&self, seq: i32) -> i32 {
         // SAFETY: the context is valid

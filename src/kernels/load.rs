@@ -9,13 +9,7 @@ use crate::geometry::{Width, BLOCK, SUBTILE};
 /// # Errors
 /// A cell beyond the table, an empty or invalid entry, an absent page: that token's rows become NaN, the others are read,
 /// and the first such error is returned. An output of another size: nothing is read.
-pub fn load(
-    side: &SideView,
-    cells: Cells,
-    out: &PartialsMut,
-    ith: usize,
-    nth: usize,
-) -> Result<(), KernelError> {
+pub fn load(side: &SideView, cells: Cells, out: &PartialsMut, ith: usize, nth: usize) -> Result<(), KernelError> {
     load_at(Isa::selected()?, side, cells, out, ith, nth)
 }
 

@@ -235,13 +235,7 @@ pub(crate) unsafe fn unpack_token(
 ///
 /// # Safety
 /// As for [`pack_token`].
-pub(crate) unsafe fn pack_token_at(
-    side: Side,
-    width: Width,
-    codes: &[u8],
-    token: usize,
-    dst: *mut u8,
-) {
+pub(crate) unsafe fn pack_token_at(side: Side, width: Width, codes: &[u8], token: usize, dst: *mut u8) {
     match width {
         Width::B2 => pack_token::<2>(side, codes.as_ptr(), codes.len(), token, dst),
         Width::B4 => pack_token::<4>(side, codes.as_ptr(), codes.len(), token, dst),

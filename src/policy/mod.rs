@@ -30,11 +30,11 @@ mod state;
 mod stats;
 mod survey;
 
+pub(crate) use cells::subtiles;
 pub use cells::{CellView, SeqSet};
 pub use config::{monotone_loss, Config, ConfigError, Initial, PoolConfig, Rule, SideConfig};
-pub(crate) use cells::subtiles;
-pub(crate) use restore::bits;
 pub use plan::Starts;
+pub(crate) use restore::bits;
 pub use restore::{Placed, SavedBlock};
 pub use stage::{BlockOp, Ops, PolicyError};
 pub use state::Policy;

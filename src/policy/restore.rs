@@ -70,7 +70,8 @@ impl Policy {
         }
         // what no body has taken: empty blocks first, then free cells of others, then those of the sinks
         let rest: Vec<usize> = bodies.copied().collect();
-        let elsewhere = (sinks..summary.used.len()).filter(|&b| summary.used[b] > 0 && (summary.used[b] as usize) < BLOCK);
+        let elsewhere =
+            (sinks..summary.used.len()).filter(|&b| summary.used[b] > 0 && (summary.used[b] as usize) < BLOCK);
         let free_there = rest.into_iter().chain(elsewhere).flat_map(|b| b * BLOCK..(b + 1) * BLOCK);
         let mut free_there = free_there.filter(|&c| cells.pos[c] < 0);
         for (i, number) in others {

@@ -78,11 +78,8 @@ impl Head {
         }
         let mut saved_sides = Vec::with_capacity(n_sides);
         for (i, shape) in sides.iter().enumerate() {
-            let [n_head_kv, head_dim, group]: [u32; 3] = [
-                u32::from_le_bytes(take(from)?),
-                u32::from_le_bytes(take(from)?),
-                u32::from_le_bytes(take(from)?),
-            ];
+            let [n_head_kv, head_dim, group]: [u32; 3] =
+                [u32::from_le_bytes(take(from)?), u32::from_le_bytes(take(from)?), u32::from_le_bytes(take(from)?)];
             if n_head_kv as usize != shape.n_head_kv || head_dim as usize != shape.head_dim {
                 return Err(format!(
                     "the state is of another model: layer {} of the cache has {n_head_kv} heads of {head_dim} there, {} of {} here",

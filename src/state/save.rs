@@ -22,7 +22,8 @@ impl Head {
         for (b, &cells) in saved.iter().enumerate().filter(|(_, cells)| **cells != 0) {
             let width = |side| Width::from_bits(tables(side, b).width as u32);
             let widths: Option<Vec<Width>> = (0..sides.len()).map(width).collect();
-            let widths = widths.ok_or_else(|| format!("block {b} of the KV cache holds cells that were never computed"))?;
+            let widths =
+                widths.ok_or_else(|| format!("block {b} of the KV cache holds cells that were never computed"))?;
             blocks.push(SavedBlock { sink: b < sink_blocks, cells, widths });
         }
         let saved_side = |s: &SideShape| SavedSide {
@@ -36,9 +37,8 @@ impl Head {
 
 /// Bytes that [`save`] writes.
 pub fn data_bytes(head: &Head, sides: &[SideShape]) -> usize {
-    let of_block = |b: &SavedBlock| -> usize {
-        sides.iter().zip(&b.widths).map(|(s, &w)| Held::bytes(s, w, b.cells)).sum()
-    };
+    let of_block =
+        |b: &SavedBlock| -> usize { sides.iter().zip(&b.widths).map(|(s, &w)| Held::bytes(s, w, b.cells)).sum() };
     head.blocks.iter().map(of_block).sum()
 }
 
@@ -59,7 +59,8 @@ pub fn save(
         for (side, shape) in sides.iter().enumerate() {
             let entry = tables(side, b);
             let width = Width::from_bits(entry.width as u32);
-            let width = width.ok_or_else(|| format!("block {b} of the KV cache holds cells that were never computed"))?;
+            let width =
+                width.ok_or_else(|| format!("block {b} of the KV cache holds cells that were never computed"))?;
             let mut held = Held::new(*shape, shape.group, width);
             held.load(&entry, b, storage)?;
             // what other sequences, or none, have in the same pages is nobody else's business

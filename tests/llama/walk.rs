@@ -1,4 +1,5 @@
-//! Random walks over sequences: decode, roll back, copy, keep, clear. A plain cache of 32-bit floats goes the same way.
+//! Random walks over sequences: decode, roll back, copy, keep, clear, shift positions, save and restore. A plain cache of
+//! 32-bit floats goes the same way.
 //!
 //! What the plan's widths explain is measured, not assumed: the same plan, and a static one of its final widths, decode one
 //! text into a full cache.
@@ -40,11 +41,47 @@ struct Walk<'a, 'm> {
     cells: Cells,
     text: &'a [i32],
     n_vocab: usize,
+    saved: Vec<Saved>,
     /// Divergence of each decoded token.
     kl: Vec<f64>,
 }
 
+/// A state of one sequence, or of all, in both contexts.
+struct Saved {
+    of_all: bool,
+    ours: Vec<u8>,
+    oracle: Vec<u8>,
+    /// The cells in it.
+    cells: Vec<(i32, [bool; N_SEQ])>,
+}
+
 impl Walk<'_, '_> {
+    fn save(&mut self, seq: usize, of_all: bool) {
+        let of = (!of_all).then_some(seq as i32);
+        let cells = self.cells.0.iter().filter(|c| of_all || c.1[seq]).copied().collect();
+        let (ours, oracle) = (self.ours.state(of).unwrap(), self.oracle.state(of).unwrap());
+        self.saved.push(Saved { of_all, ours, oracle, cells });
+    }
+
+    fn restore(&mut self, which: usize, seq: usize) {
+        let saved = &self.saved[which];
+        let mut after = Cells(if saved.of_all { Vec::new() } else { std::mem::take(&mut self.cells.0) });
+        after.remove(seq, 0..i32::MAX);
+        if after.0.len() + saved.cells.len() > N_CTX as usize {
+            self.cells = after;
+            self.both(|c| assert!(c.seq_rm(seq as i32, -1, -1)));
+            return;
+        }
+        for &(pos, seqs) in &saved.cells {
+            let only = std::array::from_fn(|s| s == seq);
+            after.0.push((pos, if saved.of_all { seqs } else { only }));
+        }
+        let of = (!saved.of_all).then_some(seq as i32);
+        self.ours.set_state(&saved.ours, of).unwrap();
+        self.oracle.set_state(&saved.oracle, of).unwrap();
+        self.cells = after;
+    }
+
     fn decode(&mut self, batch: &[BatchToken], seed: u64) {
         self.oracle.decode_batch(batch).unwrap_or_else(|e| panic!("seed {seed}: f32: {e}"));
         self.ours.decode_batch(batch).unwrap_or_else(|e| panic!("seed {seed}: plan: {e}"));
@@ -77,7 +114,7 @@ impl Walk<'_, '_> {
     fn step(&mut self, rng: &mut Rng, seed: u64) {
         let seq = rng.below(N_SEQ);
         let next = self.cells.next(seq);
-        match rng.below(24) {
+        match rng.below(30) {
             0..=13 => {
                 let most = rng.pick(&[20, 200, 500]);
                 let n = (1 + rng.below(most)).min(self.cells.free());
@@ -131,6 +168,30 @@ impl Walk<'_, '_> {
                     assert!(c.seq_rm(to as i32, -1, -1));
                     c.seq_cp(seq as i32, to as i32, -1, -1);
                 });
+            }
+            // the middle is forgotten and what follows moves up, as when a context is full
+            24..=25 if next > 20 => {
+                let from = 1 + rng.below(next as usize / 2) as i32;
+                let n = 1 + rng.below(((next - from) as usize).min(100) - 1) as i32;
+                // cells that others share would move for them, too
+                if self.cells.0.iter().all(|c| !c.1[seq] || c.1.iter().filter(|s| **s).count() == 1) {
+                    self.cells.remove(seq, from..from + n);
+                    for c in self.cells.0.iter_mut().filter(|c| c.1[seq] && c.0 >= from + n) {
+                        c.0 -= n;
+                    }
+                    self.both(|c| {
+                        assert!(c.can_shift());
+                        assert!(c.seq_rm(seq as i32, from, from + n));
+                        c.seq_add(seq as i32, from + n, -1, -n);
+                    });
+                    // a plain cache forgets a shift that no batch has carried out when it is saved
+                    self.decode(&[BatchToken { token: self.text[0], pos: next - n, seq: seq as i32 }], seed);
+                }
+            }
+            26 if next > 0 => self.save(seq, rng.chance(30)),
+            27..=28 if !self.saved.is_empty() => {
+                let which = rng.below(self.saved.len());
+                self.restore(which, seq);
             }
             _ => match rng.below(3) {
                 0 => {
@@ -202,9 +263,10 @@ fn walk(seed: u64, rng: &mut Rng, plan: &Temporary, exact: bool) -> [u64; 4] {
         cells: Cells::default(),
         text: &text,
         n_vocab: model.n_vocab(),
+        saved: Vec::new(),
         kl: Vec::new(),
     };
-    for step in 0..60 {
+    for step in 0..80 {
         let other = rng.below(N_SEQ);
         let (next, cells_before) = (walk.cells.next(other), walk.cells.0.iter().filter(|c| c.1[other]).count());
         let before = walk.probe(other).map(|said| (said, shrinks(&walk.ours)));
