@@ -39,6 +39,7 @@ int pmkvq_cuda_op_store (const pmkvq_op_store    * op, void * stream);
 int pmkvq_cuda_op_shrink(const pmkvq_cuda_shrink * op, void * stream);
 int pmkvq_cuda_op_attn  (const pmkvq_op_attn     * op, void * stream);
 int pmkvq_cuda_op_merge (const pmkvq_op_merge    * op, void * stream);
+int pmkvq_cuda_op_load  (const pmkvq_op_load     * op, void * stream);
 
 #ifdef __cplusplus
 }

@@ -41,6 +41,11 @@ static int pmkvq_run(const ggml_tensor * dst, const pmkvq_op_params & params, cu
                 pmkvq_op_merge op;
                 return pmkvq_read_merge(dst, params, op) ? pmkvq_cuda_op_merge(&op, stream) : cudaErrorInvalidValue;
             }
+        case PMKVQ_OP_LOAD:
+            {
+                pmkvq_op_load op;
+                return pmkvq_read_load(dst, params, op) ? pmkvq_cuda_op_load(&op, stream) : cudaErrorInvalidValue;
+            }
         case PMKVQ_OP_SHRINK:
             {
                 pmkvq_op_shrink op;
@@ -107,6 +112,11 @@ bool ggml_cuda_supports_pmkvq(int device, const ggml_tensor * op) {
             {
                 pmkvq_op_merge o;
                 return pmkvq_read_merge(op, params, o) && o.head_dim_v <= 576;
+            }
+        case PMKVQ_OP_LOAD:
+            {
+                pmkvq_op_load o;
+                return on_device(1, 2) && pmkvq_read_load(op, params, o) && pmkvq_has_kernels(o.n_head_kv, o.head_dim, o.group);
             }
         case PMKVQ_OP_SHRINK:
             {

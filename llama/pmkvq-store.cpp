@@ -728,6 +728,14 @@ bool pmkvq_store::run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops, std:
         return false;
     }
 
+    // for measuring: waits for the device before and after
+    static const bool timed = getenv("PMKVQ_TIME_SHRINKS") != nullptr;
+
+    if (timed) {
+        synchronize();
+    }
+    const int64_t t_start = ggml_time_us();
+
     for (auto & args : args_shrink) {
         args->ops.clear();
         args->idx.clear();
@@ -759,6 +767,11 @@ bool pmkvq_store::run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops, std:
             done[args.idx[i]] = args.done[i] == pools[pool].n_head_kv;
             n_done += done[args.idx[i]];
         }
+    }
+
+    if (timed) {
+        synchronize();
+        LLAMA_LOG_INFO("%s: %u block operations in %.3f ms\n", __func__, n_ops, (ggml_time_us() - t_start)/1000.0);
     }
 
     if (n_done < n_ops) {

@@ -379,7 +379,7 @@ impl<'m> Context<'m> {
                 None => c::llama_state_set_data(ctx, bytes.as_ptr(), bytes.len()),
             }
         };
-        if n == bytes.len() {
+        if n > 0 && n == bytes.len() {
             Ok(())
         } else {
             Err(format!("the state was not restored: {n} of {} bytes", bytes.len()))

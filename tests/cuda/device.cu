@@ -12,6 +12,7 @@ static int run(char kind, const void * op, cudaStream_t stream) {
         case 'k': return pmkvq_cuda_op_shrink((const pmkvq_cuda_shrink *) op, stream);
         case 'a': return pmkvq_cuda_op_attn  ((const pmkvq_op_attn     *) op, stream);
         case 'm': return pmkvq_cuda_op_merge ((const pmkvq_op_merge    *) op, stream);
+        case 'l': return pmkvq_cuda_op_load  ((const pmkvq_op_load     *) op, stream);
         default:  return cudaErrorInvalidValue;
     }
 }
@@ -222,3 +223,4 @@ int pmkvq_dev_store (const pmkvq_op_store    * op) { return run('s', op, get_str
 int pmkvq_dev_shrink(const pmkvq_cuda_shrink * op) { return run('k', op, get_stream()); }
 int pmkvq_dev_attn  (const pmkvq_op_attn     * op) { return run('a', op, get_stream()); }
 int pmkvq_dev_merge (const pmkvq_op_merge    * op) { return run('m', op, get_stream()); }
+int pmkvq_dev_load  (const pmkvq_op_load     * op) { return run('l', op, get_stream()); }

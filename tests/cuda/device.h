@@ -31,6 +31,7 @@ int pmkvq_dev_store (const pmkvq_op_store    * op);
 int pmkvq_dev_shrink(const pmkvq_cuda_shrink * op);
 int pmkvq_dev_attn  (const pmkvq_op_attn     * op);
 int pmkvq_dev_merge (const pmkvq_op_merge    * op);
+int pmkvq_dev_load  (const pmkvq_op_load     * op);
 
 // seconds for each of n runs of a list of operations in turn, by events, from a captured graph of one round (-1: the shim has no clock).
 // kinds[i]: 's', 'k' (shrink), 'a', 'm'; ops[i]: the struct

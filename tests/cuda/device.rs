@@ -5,7 +5,7 @@
 #![allow(dead_code)] // not every test program uses all of it
 
 use super::common::Cache;
-use pmkvq::capi::types::{OpAttn, OpMerge, OpStore, SideDesc};
+use pmkvq::capi::types::{OpAttn, OpLoad, OpMerge, OpStore, SideDesc};
 use pmkvq::policy::BlockOp;
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::marker::PhantomData;
@@ -48,6 +48,7 @@ struct Library {
     shrink: unsafe extern "C" fn(*const Shrink) -> c_int,
     attn: unsafe extern "C" fn(*const OpAttn) -> c_int,
     merge: unsafe extern "C" fn(*const OpMerge) -> c_int,
+    load: unsafe extern "C" fn(*const OpLoad) -> c_int,
     n_chunk: unsafe extern "C" fn(u32, u32, u32, u32, u32) -> u32,
     supports: unsafe extern "C" fn(u32, u32, u32, u32, u32, u32) -> c_int,
     time: unsafe extern "C" fn(*const c_char, *const *const c_void, u32, u32, *mut f32) -> c_int,
@@ -83,6 +84,7 @@ impl Library {
                 shrink: get!("pmkvq_dev_shrink"),
                 attn: get!("pmkvq_dev_attn"),
                 merge: get!("pmkvq_dev_merge"),
+                load: get!("pmkvq_dev_load"),
                 n_chunk: get!("pmkvq_cuda_n_chunk"),
                 supports: get!("pmkvq_cuda_supports_attn"),
                 time: get!("pmkvq_dev_time"),
@@ -200,6 +202,11 @@ pub fn attn(op: &OpAttn) -> i32 {
 pub fn merge(op: &OpMerge) -> i32 {
     // SAFETY: as above
     Device::get().run("merge", |l| unsafe { (l.merge)(op) })
+}
+
+pub fn load(op: &OpLoad) -> i32 {
+    // SAFETY: as above
+    Device::get().run("load", |l| unsafe { (l.load)(op) })
 }
 
 /// How often to try something: on a GPU it costs nothing.

@@ -8,6 +8,7 @@ mod bench;
 #[path = "../kernels/common.rs"]
 mod common;
 mod device;
+mod load;
 mod merge;
 #[path = "../shared/rng.rs"]
 mod rng;

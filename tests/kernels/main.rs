@@ -5,6 +5,7 @@ mod codes;
 mod common;
 mod layout;
 mod limits;
+mod load;
 mod merge;
 mod ranges;
 #[path = "../shared/rng.rs"]

@@ -14,6 +14,7 @@ mod reuse;
 #[path = "../shared/rng.rs"]
 mod rng;
 mod shapes;
+mod states;
 #[path = "../shared/temporary.rs"]
 mod temporary;
 mod transforms;

@@ -42,6 +42,8 @@ struct Walk<'a, 'm> {
     text: &'a [i32],
     n_vocab: usize,
     saved: Vec<Saved>,
+    /// Sequences whose cells the last step moved, or replaced by a state's.
+    replaced: [bool; N_SEQ],
     /// Divergence of each decoded token.
     kl: Vec<f64>,
 }
@@ -65,6 +67,7 @@ impl Walk<'_, '_> {
 
     fn restore(&mut self, which: usize, seq: usize) {
         let saved = &self.saved[which];
+        self.replaced = std::array::from_fn(|s| saved.of_all || s == seq);
         let mut after = Cells(if saved.of_all { Vec::new() } else { std::mem::take(&mut self.cells.0) });
         after.remove(seq, 0..i32::MAX);
         if after.0.len() + saved.cells.len() > N_CTX as usize {
@@ -114,6 +117,7 @@ impl Walk<'_, '_> {
     fn step(&mut self, rng: &mut Rng, seed: u64) {
         let seq = rng.below(N_SEQ);
         let next = self.cells.next(seq);
+        self.replaced = [false; N_SEQ];
         match rng.below(30) {
             0..=13 => {
                 let most = rng.pick(&[20, 200, 500]);
@@ -175,6 +179,7 @@ impl Walk<'_, '_> {
                 let n = 1 + rng.below(((next - from) as usize).min(100) - 1) as i32;
                 // cells that others share would move for them, too
                 if self.cells.0.iter().all(|c| !c.1[seq] || c.1.iter().filter(|s| **s).count() == 1) {
+                    self.replaced[seq] = true;
                     self.cells.remove(seq, from..from + n);
                     for c in self.cells.0.iter_mut().filter(|c| c.1[seq] && c.0 >= from + n) {
                         c.0 -= n;
@@ -264,6 +269,7 @@ fn walk(seed: u64, rng: &mut Rng, plan: &Temporary, exact: bool) -> [u64; 4] {
         text: &text,
         n_vocab: model.n_vocab(),
         saved: Vec::new(),
+        replaced: [false; N_SEQ],
         kl: Vec::new(),
     };
     for step in 0..80 {
@@ -272,7 +278,7 @@ fn walk(seed: u64, rng: &mut Rng, plan: &Temporary, exact: bool) -> [u64; 4] {
         let before = walk.probe(other).map(|said| (said, shrinks(&walk.ours)));
         walk.step(rng, seed);
         let same = walk.cells.next(other) == next && walk.cells.0.iter().filter(|c| c.1[other]).count() == cells_before;
-        if let (Some((said, shrunk)), true) = (before, same) {
+        if let (Some((said, shrunk)), true) = (before, same && !walk.replaced[other]) {
             let after = walk.probe(other);
             // a shrink is reported; without one nothing that this sequence reads has moved
             if let (Some(after), true) = (after, shrinks(&walk.ours) == shrunk) {

@@ -113,17 +113,13 @@ fn budgets_and_rules() {
 #[test]
 fn options_that_contradict_a_plan() {
     let plan = plan(1024, &["--uniform", "4"]);
-    let cases: [(&str, &[&str], &[&str]); 10] = [
+    let cases: [(&str, &[&str], &[&str]); 6] = [
         ("llama-completion", &["-p", "a", "-no-cnv", "-c", "-5"], &["-c -5"]),
         ("llama-server", &["-c", "-1"], &["-c -1"]),
         ("llama-completion", &["-p", "a", "-no-cnv", "-fa", "off"], &["flash attention", "-fa off"]),
         ("llama-completion", &["-p", "a", "-no-cnv", "-ctk", "q8_0"], &["-ctk"]),
-        ("llama-completion", &["-p", "a", "-no-cnv", "--prompt-cache", "/tmp/x"], &["--prompt-cache"]),
-        ("llama-completion", &["-p", "a", "-no-cnv", "--context-shift"], &["--context-shift"]),
         ("llama-server", &["-fa", "off"], &["flash attention", "-fa off"]),
         ("llama-server", &["-ctv", "q4_0"], &["-ctv"]),
-        ("llama-server", &["--slot-save-path", "/tmp"], &["--slot-save-path"]),
-        ("llama-server", &["--context-shift"], &["--context-shift"]),
     ];
     for (name, args, words) in cases {
         refuses(name, &[args, &["--pmkvq-plan", plan.text()]].concat(), words);

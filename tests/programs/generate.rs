@@ -66,3 +66,36 @@ fn perplexity_with_a_plan_of_16_bits_is_that_of_f16() {
     let (plain, ours) = (ppl(&[]), ppl(&["--pmkvq-plan", plan.text()]));
     assert!((plain - ours).abs() < 1e-3 * plain, "{plain} without, {ours} with a plan");
 }
+
+/// A prompt is read from a file instead of being computed again.
+#[test]
+fn a_prompt_cache_continues_where_it_ended() {
+    let plan = plan(1024, &["--uniform", "4", "--static"]);
+    let heldout = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/model/heldout.txt")).unwrap();
+    let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", &heldout[..600]);
+    let file = Temporary::new("cache");
+    let args = ["-c", "1024", "--pmkvq-plan", plan.text(), "--prompt-cache", file.text()];
+    let first = complete(&prompt, 20, &args);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    assert!(file.0.exists(), "no prompt cache was written: {}", text(&first.stderr));
+    let again = complete(&prompt, 20, &[&args[..], &["-v"]].concat());
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    assert!(text(&first.stdout).contains("?WXYZ=4711"), "{}", text(&first.stdout));
+    assert_eq!(text(&again.stdout), text(&first.stdout));
+    assert!(text(&again.stderr).contains("session file has exact match"), "{}", text(&again.stderr));
+    // of another plan's widths it is taken, too; what is no state is refused
+    let other = super::common::plan(1024, &["--uniform", "2"]);
+    let taken = complete(&prompt, 5, &["-c", "1024", "--pmkvq-plan", other.text(), "--prompt-cache", file.text()]);
+    assert!(text(&taken.stdout).contains("?WXYZ=4711"), "{}", text(&taken.stderr));
+    let plain = complete(&prompt, 5, &["-c", "1024", "--prompt-cache", file.text()]);
+    assert!(!plain.status.success() && plain.status.code().is_some(), "a plain cache took a plan's state");
+}
+
+/// Generation past the end of the context.
+#[test]
+fn a_full_context_shifts() {
+    let plan = plan(256, &["--uniform", "4"]);
+    let output = complete(PROMPT, 500, &["-c", "256", "--pmkvq-plan", plan.text(), "--context-shift", "--ignore-eos"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.stdout.len() >= 500, "{} bytes", output.stdout.len());
+}

@@ -1,4 +1,4 @@
-//! `llama-server` with a plan: several slots on one cache, prefix reuse, and what it can't do yet said instead of done wrong.
+//! `llama-server` with a plan: several slots on one cache, prefix reuse, states in files and in RAM, context shift.
 
 use super::common::*;
 use serde_json::{json, Value};
@@ -131,33 +131,86 @@ fn a_plan_for_one_sequence_serves_the_default_slots() {
     }
 }
 
-/// Saving states is refused for now; the server's own prompt caches, which would save empty ones and clear slots, are off.
+/// The state of a slot goes into a file and comes back into another slot, with others at work.
 #[test]
-fn what_saves_states_is_off_or_refused() {
-    let plan = plan(1024, &["--uniform", "4", "--parallel", "2"]);
-    let mut server = Server::start(&[
-        "-c",
-        "1024",
-        "-np",
-        "2",
-        "--pmkvq-plan",
-        plan.text(),
-        "--cache-ram",
-        "100",
-        "--cache-idle-slots",
-    ]);
-    let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", heldout(100, 300));
+fn slots_are_saved_and_restored() {
+    for width in ["8", "2"] {
+        let folder = Temporary::new("slots");
+        std::fs::create_dir(&folder.0).unwrap();
+        let plan = plan(2048, &["--uniform", width, "--static", "--parallel", "2"]);
+        let args = ["-c", "2048", "-np", "2", "--pmkvq-plan", plan.text(), "--cache-ram", "0"];
+        let mut server = Server::start(&[&args[..], &["--slot-save-path", folder.text()]].concat());
+        let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", heldout(100, 700));
+        let first = server.complete(&prompt, 5, 0);
+        let slot = |server: &Server, slot: u32, action: &str| {
+            let path = format!("/slots/{slot}?action={action}");
+            let (status, answer) = server.request("POST", &path, "{\"filename\":\"x.bin\"}");
+            assert_eq!(status, 200, "{width} bits: {action}: {answer}\n{}", server.log());
+        };
+        slot(&server, 0, "save");
+        server.complete(&heldout(5000, 600), 5, 0);
+        server.complete(&heldout(9000, 400), 5, 1);
+        slot(&server, 1, "restore");
+        let again = server.complete(&prompt, 5, 1);
+        assert!(again["timings"]["prompt_n"].as_u64().unwrap() <= 4, "{width} bits: slot 1 was not restored: {again}");
+        assert_eq!(again["content"], first["content"], "{width} bits");
+        server.alive();
+    }
+    let folder = Temporary::new("slots");
+    std::fs::create_dir(&folder.0).unwrap();
+    std::fs::write(folder.0.join("x.bin"), b"not a state").unwrap();
+    let plan = plan(1024, &["--uniform", "4"]);
+    let mut server = Server::start(&["-np", "1", "--pmkvq-plan", plan.text(), "--slot-save-path", folder.text()]);
+    let (status, answer) = server.request("POST", "/slots/0?action=restore", "{\"filename\":\"x.bin\"}");
+    assert!((400..600).contains(&status), "{status} {answer}");
+    server.alive();
+}
+
+/// Prompts that had to leave their slot come back from the server's cache in RAM.
+#[test]
+fn prompts_come_back_from_ram() {
+    let plan = plan(1024, &["--uniform", "4"]);
+    let mut server = Server::start(&["-c", "1024", "-np", "1", "--pmkvq-plan", plan.text(), "--cache-ram", "100"]);
+    let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", heldout(100, 500));
     let first = server.complete(&prompt, 5, 0);
-    server.complete(&heldout(5000, 300), 5, 1);
-    server.complete(&heldout(9000, 300), 5, 1);
+    server.complete(&heldout(5000, 600), 5, 0);
+    server.complete(&heldout(9000, 600), 5, 0);
     let again = server.complete(&prompt, 5, 0);
     assert_eq!(again["content"], first["content"]);
-    assert!(again["timings"]["prompt_n"].as_u64().unwrap() <= 4, "slot 0 was cleared: {again}");
-    for action in ["save", "restore"] {
-        let (status, answer) = server.request("POST", &format!("/slots/0?action={action}"), "{\"filename\":\"x.bin\"}");
-        assert!((400..600).contains(&status), "{action}: {status} {answer}");
-    }
+    assert!(again["timings"]["prompt_n"].as_u64().unwrap() <= 4, "the prompt was read again: {again}");
     server.alive();
+}
+
+/// Slots with nothing to do give their place in the cache to others, and get it back.
+#[test]
+fn idle_slots_make_room() {
+    let plan = plan(1024, &["--uniform", "4", "--parallel", "2"]);
+    let args = ["-c", "1024", "-np", "2", "--pmkvq-plan", plan.text(), "--cache-ram", "100", "--cache-idle-slots"];
+    let mut server = Server::start(&args);
+    let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", heldout(100, 600));
+    let first = server.complete(&prompt, 5, 0);
+    server.complete(&heldout(5000, 700), 5, 1);
+    let again = server.complete(&prompt, 5, 0);
+    assert_eq!(again["content"], first["content"]);
+    server.alive();
+}
+
+/// Generation goes on when the context is full: the first half is forgotten, the rest moves up.
+#[test]
+fn a_full_context_shifts() {
+    for width in ["16", "4"] {
+        let plan = plan(512, &["--uniform", width]);
+        let args = ["-c", "512", "-np", "1", "--pmkvq-plan", plan.text(), "--context-shift"];
+        let mut server = Server::start(&args);
+        let answer = server.complete(&heldout(0, 400), 700, 0);
+        assert_eq!(answer["tokens_predicted"], 700, "{width} bits: {answer}");
+        assert!(server.log().contains("context shift"), "{width} bits: nothing was shifted");
+        // what is asked within the context is still answered
+        let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", heldout(200, 200));
+        let answer = server.complete(&prompt, 4, 0);
+        assert_eq!(answer["content"], "4711", "{width} bits");
+        server.alive();
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A file that goes with its owner.
+//! A file or folder that goes with its owner.
 #![allow(dead_code)] // no test program uses all of it
 
 use std::path::PathBuf;
@@ -28,6 +28,6 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         // it may never have been made
-        let _ = std::fs::remove_file(&self.0);
+        let _ = if self.0.is_dir() { std::fs::remove_dir_all(&self.0) } else { std::fs::remove_file(&self.0) };
     }
 }
