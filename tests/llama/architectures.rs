@@ -53,7 +53,8 @@ fn refused(path: &Path, n_ctx: u32) -> Option<String> {
 const N_TOKENS: usize = 250;
 const N_CTX: u32 = 256;
 
-/// Logits of all tokens: two batches that don't fit blocks, then one token at a time.
+/// Logits of all tokens: two batches that don't fit blocks, then one token at a time. Between them the state is saved and
+/// restored, and last, where llama.cpp can shift positions, the first part is forgotten and the rest moves up.
 fn logits(model: &Model, cache: &Cache) -> Result<Vec<f32>, String> {
     let sizes = ContextSizes { n_ctx: N_CTX, n_batch: 256, n_ubatch: 256, n_seq_max: 1, threads: 1 };
     let mut ctx = Context::new(model, cache, &sizes)?;
@@ -68,6 +69,18 @@ fn logits(model: &Model, cache: &Cache) -> Result<Vec<f32>, String> {
         ctx.decode(&tokens[at..at + n], at as i32, 0).map_err(|e| e.to_string())?;
         (0..n).for_each(|i| out.extend_from_slice(ctx.logits(i)));
         at += n;
+        if at == 220 {
+            let state = ctx.state(Some(0))?;
+            ctx.clear();
+            ctx.set_state(&state, Some(0))?;
+        }
+    }
+    // recurrent layers and windows can't forget what is in the middle
+    if ctx.can_shift() && ctx.seq_rm(0, 4, 60) {
+        ctx.seq_add(0, 60, -1, -56);
+        let pos = ctx.pos_max(0) + 1;
+        ctx.decode(&tokens[..20], pos, 0).map_err(|e| e.to_string())?;
+        (0..20).for_each(|i| out.extend_from_slice(ctx.logits(i)));
     }
     assert!(out.iter().all(|x| x.is_finite()), "a logit is not finite");
     Ok(out)
