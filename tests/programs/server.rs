@@ -93,7 +93,7 @@ fn heldout(from: usize, n: usize) -> String {
 #[test]
 fn slots_share_a_cache_and_prefixes_are_used_again() {
     let plan = plan(4096, &["--uniform", "4", "--parallel", "4"]);
-    let mut server = Server::start(&["-c", "4096", "-np", "4", "--pmkvq-plan", plan.text()]);
+    let mut server = Server::start(&["-c", "4096", "-np", "4", "--pmkvq-plan", plan.text(), "--no-cache-idle-slots"]);
     let prompt = |(i, key): (usize, &str)| format!("@{key}=47{i}1\n{}\n?{key}=", heldout(3000 * i, 600));
     let prompts: Vec<String> = ["WXYA", "WXYB", "WXYC", "WXYD"].into_iter().enumerate().map(prompt).collect();
     // one after the other, then all at once on other slots: the answers are the same
@@ -187,11 +187,12 @@ fn idle_slots_make_room() {
     let plan = plan(1024, &["--uniform", "4", "--parallel", "2"]);
     let args = ["-c", "1024", "-np", "2", "--pmkvq-plan", plan.text(), "--cache-ram", "100", "--cache-idle-slots"];
     let mut server = Server::start(&args);
-    let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", heldout(100, 600));
-    let first = server.complete(&prompt, 5, 0);
-    server.complete(&heldout(5000, 700), 5, 1);
-    let again = server.complete(&prompt, 5, 0);
+    let prompt = format!("@WXYZ=4711\n{}\n?WXYZ=", heldout(100, 350));
+    let first = server.complete(&prompt, 5, -1);
+    server.complete(&heldout(5000, 450), 5, -1);
+    let again = server.complete(&prompt, 5, -1);
     assert_eq!(again["content"], first["content"]);
+    assert!(again["timings"]["prompt_n"].as_u64().unwrap() <= 4, "the prompt was read again: {again}");
     server.alive();
 }
 
