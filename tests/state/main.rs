@@ -85,6 +85,34 @@ fn what_is_restored_is_what_was_stored() {
     );
 }
 
+/// No block is empty: a saved block's cells go into holes of blocks that have other widths.
+#[test]
+fn what_is_packed_into_holes_is_what_was_stored() {
+    let mut split = 0;
+    for seed in seeds(2000, 30) {
+        println!("seed {seed}");
+        let rng = &mut Rng::new(seed);
+        let finals = vec![Width::B2, Width::B2, Width::B4, Width::B2];
+        let setup = Setup { finals, n_ctx: 1100, initial: Initial::Bits(Width::B16), window: 64, ..setup(rng) };
+        let mut from = Sim::new(&Setup { spare: rng.pick(&[50, 300]), ..setup.clone() }, seed);
+        from.decode(0, 300);
+        let state = from.save(Some(0));
+        let mut to = Sim::new(&Setup { spare: 10, ..setup }, seed);
+        // three sequences take all blocks, and leave holes
+        while to.room() > 0 {
+            let seq = rng.below(3) as u32;
+            to.decode(seq, 1 + rng.below(200));
+        }
+        to.punch(rng, 40);
+        to.check();
+        if to.restore(&state, 3) {
+            to.check();
+            split += usize::from(to.has_mixed_widths());
+        }
+    }
+    assert!(std::env::var_os("PMKVQ_SEED").is_some() || split > 10, "only {split} caches had several widths");
+}
+
 #[test]
 fn other_groups_get_the_values_anew() {
     for seed in seeds(1000, 10) {

@@ -195,6 +195,21 @@ impl Sim {
         self.pos.iter().filter(|p| **p >= 0).count()
     }
 
+    /// Tokens that still fit.
+    pub fn room(&self) -> usize {
+        self.policy.config().n_ctx as usize - self.used()
+    }
+
+    /// Whether any side has blocks of several widths.
+    pub fn has_mixed_widths(&self) -> bool {
+        (0..self.shapes.len()).any(|side| {
+            let mut widths: Vec<i32> = self.policy.table(side).iter().map(|e| e.width).filter(|w| *w != 0).collect();
+            widths.sort_unstable();
+            widths.dedup();
+            widths.len() > 1
+        })
+    }
+
     fn clear_cell(&mut self, cell: usize) {
         self.pos[cell] = -1;
         self.seq[cell] = [0; 4];
@@ -208,6 +223,15 @@ impl Sim {
                 if self.seq[c] == [0; 4] {
                     self.clear_cell(c);
                 }
+            }
+        }
+    }
+
+    /// Forgets cells here and there, of `of_100`.
+    pub fn punch(&mut self, rng: &mut Rng, of_100: usize) {
+        for c in 0..self.pos.len() {
+            if self.pos[c] >= 0 && rng.chance(of_100) {
+                self.clear_cell(c);
             }
         }
     }
