@@ -37,7 +37,7 @@ aarch64-test:
 
 # the kernels' tests under AddressSanitizer (docs/build.md)
 asan-test:
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --no-default-features --test kernels \
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --no-default-features --test kernels --test state \
 		--target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/asan
 
 # with the CUDA backend and our kernels in it; a toolkit is fetched if there is none (docs/build.md)

@@ -6,39 +6,50 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
-// for tests: the CPU as a device whose memory the host can't write to
-static bool pmkvq_force_device_path() {
-    static const bool res = getenv("PMKVQ_FORCE_DEVICE_PATH") != nullptr;
-    return res;
-}
+pmkvq_device::pmkvq_device(const pmkvq_placement & at) : at(at) {
+    buft   = at.dev ? ggml_backend_dev_buffer_type(at.dev) : ggml_backend_cpu_buffer_type();
+    name   = at.dev ? ggml_backend_dev_name(at.dev) : "CPU";
+    direct = !at.dev && at.pretended == 0;
 
-pmkvq_device::pmkvq_device(ggml_backend_dev_t dev) : dev(dev) {
-    buft   = dev ? ggml_backend_dev_buffer_type(dev) : ggml_backend_cpu_buffer_type();
-    name   = dev ? ggml_backend_dev_name(dev) : "CPU";
-    direct = !dev && !pmkvq_force_device_path();
+    if (at.pretended != 0) {
+        name += " as device " + std::to_string(at.pretended);
+    }
 }
 
 ggml_backend_t pmkvq_device::backend(ggml_backend_sched_t sched) const {
     const int n = ggml_backend_sched_get_n_backends(sched);
 
-    for (int i = 0; dev && i < n; ++i) {
+    for (int i = 0; at.dev && i < n; ++i) {
         ggml_backend_t backend = ggml_backend_sched_get_backend(sched, i);
-        if (ggml_backend_get_device(backend) == dev) {
+        if (ggml_backend_get_device(backend) == at.dev) {
             return backend;
         }
     }
 
     // the CPU backend is the scheduler's last
-    return dev ? nullptr : ggml_backend_sched_get_backend(sched, n - 1);
+    return at.dev ? nullptr : ggml_backend_sched_get_backend(sched, n - 1);
 }
 
 size_t pmkvq_device::size_ops(uint32_t n_sides) const {
     return direct ? 0 : MAX_OPS*(sizeof(pmkvq_block_op) + sizeof(uint32_t)) + n_sides*sizeof(pmkvq_side_desc);
 }
 
-ggml_backend_dev_t pmkvq_layer_device(ggml_backend_dev_t dev) {
-    return dev && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU ? dev : nullptr;
+pmkvq_placement pmkvq_layer_placement(ggml_backend_dev_t dev) {
+    return { dev && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU ? dev : nullptr, 0 };
+}
+
+pmkvq_placement pmkvq_pretended_placement(size_t i, size_t n) {
+    const char * list = getenv("PMKVQ_FORCE_DEVICE_PATH");
+
+    std::vector<int> numbers;
+    for (const char * at = list; at; at = strchr(at, ',')) {
+        at += *at == ',';
+        numbers.push_back(atoi(at));
+    }
+
+    return { nullptr, numbers.empty() ? 0 : numbers[i*numbers.size()/n] };
 }
 
 bool pmkvq_device_runs(
@@ -50,7 +61,7 @@ bool pmkvq_device_runs(
                 const pmkvq_side_desc & side_v,
                              uint64_t   meta_bytes,
                              uint32_t   n_tokens) {
-    if (!device.dev) {
+    if (!device.at.dev) {
         return true;
     }
 
@@ -107,7 +118,7 @@ bool pmkvq_device_runs(
     };
 
     for (auto * node : nodes) {
-        if (!ggml_backend_dev_supports_op(device.dev, node)) {
+        if (!ggml_backend_dev_supports_op(device.at.dev, node)) {
             return false;
         }
     }
@@ -116,5 +127,5 @@ bool pmkvq_device_runs(
     ggml_tensor * none = pmkvq_build_merge(ctx.get(), nullptr, attn, nullptr);
     memset((char *) none->op_params + PMKVQ_PARAMS_OFFSET, 0, sizeof(pmkvq_op_params));
 
-    return !ggml_backend_dev_supports_op(device.dev, none);
+    return !ggml_backend_dev_supports_op(device.at.dev, none);
 }

@@ -11,12 +11,22 @@
 #include <utility>
 #include <vector>
 
+// where a layer is
+struct pmkvq_placement {
+    ggml_backend_dev_t dev = nullptr; // NULL: the CPU
+
+    // for tests: a number for what the CPU stands for, 0: itself
+    int pretended = 0;
+
+    bool operator==(const pmkvq_placement & other) const { return dev == other.dev && pretended == other.pretended; }
+};
+
 struct pmkvq_device {
     // block operations that are uploaded at a time. Their buffer is small, and does not count against the budget: a plan
     // that fits to the byte fits on every device
     static constexpr uint32_t MAX_OPS = 256;
 
-    ggml_backend_dev_t         dev  = nullptr; // NULL: the CPU
+    pmkvq_placement            at;
     ggml_backend_buffer_type_t buft = nullptr;
     std::string                name;
 
@@ -31,7 +41,7 @@ struct pmkvq_device {
     ggml_tensor * t_sides = nullptr; // of the whole cache, as block operations number them
     ggml_tensor * t_ops   = nullptr;
 
-    explicit pmkvq_device(ggml_backend_dev_t dev);
+    explicit pmkvq_device(const pmkvq_placement & at);
 
     // what the operations of all layers in a context run on
     ggml_backend_t backend(ggml_backend_sched_t sched) const;
@@ -40,8 +50,11 @@ struct pmkvq_device {
     size_t size_ops(uint32_t n_sides) const;
 };
 
-// where a layer's K and V would be in a plain cache, NULL for the CPU
-ggml_backend_dev_t pmkvq_layer_device(ggml_backend_dev_t dev);
+// where a layer's K and V would be in a plain cache whose layer is on dev
+pmkvq_placement pmkvq_layer_placement(ggml_backend_dev_t dev);
+
+// for tests: layer i of n on the CPU, by PMKVQ_FORCE_DEVICE_PATH: a list of numbers, each for as many layers (0: the CPU itself)
+pmkvq_placement pmkvq_pretended_placement(size_t i, size_t n);
 
 // whether the device has all operations that the layer needs
 bool pmkvq_device_runs(

@@ -179,7 +179,7 @@ void pmkvq_store::set_cells(const llama_kv_cells * cells) {
 }
 
 void pmkvq_store::add_layer(int32_t il, bool offload) {
-    layer_devs.push_back(offload ? pmkvq_layer_device(model->dev_layer(il)) : nullptr);
+    placements.push_back(offload ? pmkvq_layer_placement(model->dev_layer(il)) : pmkvq_placement());
 
     layers.push_back({
         /*.il         =*/ (uint32_t) il,
@@ -195,10 +195,10 @@ void pmkvq_store::create_cache() {
     devices.clear();
 
     for (size_t i = 0; i < layers.size(); ++i) {
-        auto it = std::find_if(devices.begin(), devices.end(), [&](const pmkvq_device & d) { return d.dev == layer_devs[i]; });
+        auto it = std::find_if(devices.begin(), devices.end(), [&](const pmkvq_device & d) { return d.at == placements[i]; });
         layers[i].device = it - devices.begin();
         if (it == devices.end()) {
-            devices.emplace_back(layer_devs[i]);
+            devices.emplace_back(placements[i]);
         }
     }
 
@@ -262,6 +262,12 @@ void pmkvq_store::create_cache() {
 }
 
 void pmkvq_store::place_layers() {
+    for (size_t i = 0; i < placements.size(); ++i) {
+        if (!placements[i].dev) {
+            placements[i] = pmkvq_pretended_placement(i, placements.size());
+        }
+    }
+
     create_cache();
 
     // whether a device has the operations for a layer depends on the groups, which the cache was asked for; a layer that
@@ -280,7 +286,7 @@ void pmkvq_store::place_layers() {
             if (names.find(device.name) == std::string::npos) {
                 names += (names.empty() ? "" : ", ") + device.name;
             }
-            layer_devs[i] = nullptr;
+            placements[i] = {};
             n_moved++;
         }
     }
@@ -312,17 +318,22 @@ std::vector<std::pair<ggml_backend_buffer_type_t, ggml_context *>> pmkvq_store::
     for (uint32_t id = 0; id < devices.size(); ++id) {
         auto & device = devices[id];
 
+        // one for each kind of buffer
+        auto it = std::find_if(res.begin(), res.end(), [&](const auto & r) { return r.first == device.buft; });
+
         ggml_init_params params = {
-            /*.mem_size   =*/ (2*desc.n_pools + 4)*ggml_tensor_overhead(),
+            /*.mem_size   =*/ devices.size()*(2*desc.n_pools + 4)*ggml_tensor_overhead(),
             /*.mem_buffer =*/ nullptr,
             /*.no_alloc   =*/ true,
         };
 
-        ggml_context * ctx = ggml_init(params);
+        ggml_context * ctx = it != res.end() ? it->second : ggml_init(params);
         if (!ctx) {
             throw std::runtime_error("failed to create ggml context for kv cache");
         }
-        res.emplace_back(device.buft, ctx);
+        if (it == res.end()) {
+            res.emplace_back(device.buft, ctx);
+        }
 
         for (uint32_t i = 0; i < desc.n_pools; ++i) {
             if (pools[i].device == id) {

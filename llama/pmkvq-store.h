@@ -201,7 +201,7 @@ private:
     size_t scratch_bytes = 0; // the attention's partial results, on all devices
 
     std::vector<pmkvq_layer_desc>   layers;
-    std::vector<ggml_backend_dev_t> layer_devs; // NULL: the CPU
+    std::vector<pmkvq_placement>    placements; // of the layers
     std::vector<pmkvq_device>       devices;    // that layers are on
 
     pmkvq_cache * cache = nullptr;

@@ -1,0 +1,94 @@
+//! Layers on several devices: some on the CPU, the others on what stands for one or two devices with memory of their own
+//! (`PMKVQ_FORCE_DEVICE_PATH`), as with several GPUs or a part of the layers offloaded. A program of its own with one test,
+//! since it changes the environment.
+#![cfg(feature = "llama")]
+
+#[path = "../llama/common.rs"]
+#[allow(dead_code)]
+mod common;
+#[path = "../shared/rng.rs"]
+mod rng;
+#[path = "../shared/temporary.rs"]
+mod temporary;
+
+use common::*;
+use pmkvq::ffi::{Cache, Context, Model};
+
+const N_CTX: u32 = 1024;
+
+/// A context whose layers are where the list says.
+fn open<'m>(model: &'m Model, plan: &Temporary, list: &str) -> Context<'m> {
+    std::env::set_var("PMKVQ_FORCE_DEVICE_PATH", list);
+    let ctx = context(model, &Cache::Plan(plan.0.clone()), &sizes(N_CTX, 2, 256));
+    std::env::remove_var("PMKVQ_FORCE_DEVICE_PATH");
+    ctx
+}
+
+fn decode(ctx: &mut Context, tokens: &[i32], pos: i32, seq: i32) -> Vec<f32> {
+    let mut out = Vec::new();
+    for (i, chunk) in tokens.chunks(50).enumerate() {
+        ctx.decode(chunk, pos + 50 * i as i32, seq).unwrap();
+        out.extend(log_probs(ctx, chunk.len()));
+    }
+    out
+}
+
+/// A text, a shift, a state that goes away and comes back.
+fn live(ctx: &mut Context, tokens: &[i32]) -> Vec<f32> {
+    let mut out = decode(ctx, &tokens[..600], 0, 0);
+    let state = ctx.state(Some(0)).unwrap();
+    assert!(ctx.seq_rm(0, 10, 110));
+    ctx.seq_add(0, 110, -1, -100);
+    out.extend(decode(ctx, &tokens[600..700], 500, 0));
+    assert!(ctx.seq_rm(0, -1, -1));
+    ctx.set_state(&state, Some(1)).unwrap();
+    out.extend(decode(ctx, &tokens[600..900], 600, 1));
+    out
+}
+
+#[test]
+fn layers_on_several_devices() {
+    let model = shipped();
+    let tokens = text(&model, 80_000, 1000);
+    let n = model.n_vocab();
+    // every device has partial results of its own
+    let budget = |width, devices: u64| {
+        let args = ["--uniform", width, "--parallel", "2"];
+        (least_budget(&model_path(), N_CTX, &args) + 200_000 * devices).to_string()
+    };
+    for width in ["16", "8", "4", "2"] {
+        let args = ["--uniform", width, "--parallel", "2", "--static"];
+        let roomy = plan(&model_path(), N_CTX, &[&args[..], &["--budget", "8M"]].concat());
+        let want = live(&mut open(&model, &roomy, "0"), &tokens);
+        let on_one = live(&mut open(&model, &roomy, "1"), &tokens);
+        for list in ["1,2", "2,1,1", "1,2,3"] {
+            let got = live(&mut open(&model, &roomy, list), &tokens);
+            assert!(got == on_one, "{width} bits on {list}: not what one device says");
+        }
+        // parts of the sum are other ones on a device, and a code may be the next one
+        for list in ["1", "0,1", "1,0", "0,1,0,2"] {
+            let got = live(&mut open(&model, &roomy, list), &tokens);
+            let kl = mean(&divergences(&want, &got, n));
+            println!("{width} bits on {list}: divergence {kl:.1e} from the CPU");
+            assert!(kl < 1e-5, "{width} bits on {list}: {kl}");
+        }
+        // what one has saved another takes
+        let mut from = open(&model, &roomy, "0,1,2");
+        decode(&mut from, &tokens[..500], 0, 0);
+        let state = from.state(None).unwrap();
+        let mut to = open(&model, &roomy, "1,0");
+        to.set_state(&state, None).unwrap();
+        assert!(to.state(None).unwrap() == state, "{width} bits: a state changes on its way between devices");
+    }
+    // short of room everywhere: every device shrinks its own
+    for list in ["1,2", "0,1", "1,2,3"] {
+        let tight = plan(&model_path(), N_CTX, &["--uniform", "2", "--parallel", "2", "--budget", &budget("2", 4)]);
+        let mut ctx = open(&model, &tight, list);
+        live(&mut ctx, &tokens);
+        decode(&mut ctx, &tokens[..100], 0, 0);
+        let shrunk = shrinks(&ctx);
+        assert!(shrunk[..3].iter().all(|n| *n > 0), "{list}: {shrunk:?}");
+        let held = ctx.describe().unwrap();
+        assert!(held["bytes"]["total"].as_u64().unwrap() <= budget("2", 4).parse().unwrap(), "{list}: {held}");
+    }
+}
