@@ -30,12 +30,14 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
         .cpp(true)
         .std("c++17")
         .file(config.root.join("src/entry/entry.cpp"))
+        .file(config.root.join("examples/gpu/upstream.cpp"))
         .include(tree.join("common"))
         .include(tree.join("include"))
         .include(tree.join("ggml/include"))
         .warnings(false)
         .compile("pmkvq_entry");
     println!("cargo:rerun-if-changed=src/entry/entry.cpp");
+    println!("cargo:rerun-if-changed=examples/gpu/upstream.cpp");
     // the libraries refer to each other in circles
     println!("cargo:rustc-link-arg=-Wl,--start-group");
     for lib in &libs {
