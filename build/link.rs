@@ -30,6 +30,7 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
         .cpp(true)
         .std("c++17")
         .file(config.root.join("src/entry/entry.cpp"))
+        // which only examples/gpu takes out of the library
         .file(config.root.join("examples/gpu/upstream.cpp"))
         .include(tree.join("common"))
         .include(tree.join("include"))

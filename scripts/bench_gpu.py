@@ -78,8 +78,9 @@ def speed(a, folder):
 
 
 def speed_table(a, depths, rows, gpu):
-    print(f"\n{gpu}, 8B shape with {a.layers} layers, Q4_0, tokens per second (ratio to f16), medians of {a.repeat}\n")
-    columns = [(kind, d) for kind in ("decode", "prefill") for d in depths]
+    shape = "attention of an 8B model" if a.tiny else "8B shape, Q4_0"
+    print(f"\n{gpu}, {shape}, {a.layers} layers, tokens per second (ratio to f16), medians of {a.repeat}\n")
+    columns = [(kind, d) for kind in ("decode", "prefill") if a.prefill or kind == "decode" for d in depths]
     print("| cache | " + " | ".join(f"{k} at {d:,}" for k, d in columns) + " |")
     print("| --- |" + " ---: |" * len(columns))
     for c in a.caches.split(","):
@@ -165,7 +166,7 @@ def main():
     ap.add_argument("--layers", type=int)
     ap.add_argument("--depth")
     ap.add_argument("--caches", default="f16,16,8,4,2,q8_0,q4_0")
-    ap.add_argument("--prefill", type=int)
+    ap.add_argument("--prefill", type=int, help="tokens; 0: decode only")
     ap.add_argument("--generate", type=int)
     ap.add_argument("--repeat", type=int)
     ap.add_argument("--ctx", type=int)

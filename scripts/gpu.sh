@@ -160,6 +160,7 @@ do_kernels() {
     bench full
     bench prefill
     stage upstream_right kernels.log 30 "$bin/upstream" --tiny --check
+    stage upstream_prefill_right kernels.log 30 "$bin/upstream" --tiny --check --tokens 64
     if [ -z "$dry" ]; then
         stage upstream kernels.log 60 "$bin/upstream" --seqs 1
         stage upstream_prefill kernels.log 60 "$bin/upstream" --seqs 1 --tokens 512
@@ -180,9 +181,10 @@ whole() {
 
 do_model() { whole model model.log "${MODEL_S:-180}" bench_gpu.py speed --folder "$work/model" --caches f16,4,8,2,16,q8_0,q4_0 --repeat "${REPEAT:-2}"; }
 do_deep() {
+    # reading so many tokens is what takes the time: once for each cache
     set -- --layers "${DEEP_LAYERS:-8}" --depth 131072
     [ -z "$dry" ] || set --
-    whole deep model.log "${DEEP_S:-240}" bench_gpu.py speed --folder "$work/model" --caches f16,4,2,8,16,q8_0,q4_0 --repeat 1 "$@"
+    whole deep model.log "${DEEP_S:-240}" bench_gpu.py speed --folder "$work/model" --caches f16,4,2,8,16,q8_0,q4_0 --repeat 1 --prefill 0 "$@"
 }
 do_steps() { whole steps steps.log "${STEPS_S:-120}" bench_gpu.py steps --folder "$work/model" --csv "$out/steps.csv.gz"; }
 do_same() { whole same same.log "${SAME_S:-120}" gpu_same.py; }

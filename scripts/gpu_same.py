@@ -29,7 +29,7 @@ ALL = ["-ngl", "99"]
 PLACES = {"CPU": (["-ngl", "0", "--device", "none"], {}), "GPU": (ALL, {}), "GPU without graphs": (ALL, {"GGML_CUDA_DISABLE_GRAPHS": "1"}),
           "half of the layers": (["-ngl", "3"], {}), "KV on the CPU": ([*ALL, "--no-kv-offload"], {})}
 OFF = 0.001  # a perplexity that is further off the CPU's than this share is marked
-EARLY = 64  # so is a text that parts from its like within so many characters
+EARLY = 16  # so is a text that parts from its like within so many characters
 
 
 class Refused(Exception):
@@ -48,7 +48,7 @@ class Same:
         out, err = (x.decode(errors="replace") for x in (r.stdout, r.stderr))
         if r.returncode != 0:
             said = [line for line in (out + err).splitlines() if line.strip()]
-            raise Refused(f"rc {r.returncode}: {' '.join(said[-1:])[-160:]}")
+            raise Refused(f"rc {r.returncode}: {' '.join(said[-1:])[:80]}")
         return out, err
 
     def plan(self, cache, n_ctx):
