@@ -136,7 +136,8 @@ fn run(args: &Args) -> Result<(), String> {
         let [a, b, c, d]: [u64; 4] = std::array::from_fn(|i| state.shrinks[i] - last.shrinks[i]);
         let State { held, past, bits, .. } = state;
         let [captures, launches]: [u64; 2] = std::array::from_fn(|i| graphs.now()[i] - counted[i]);
-        writeln!(out, "{pos},{ns},{a},{b},{c},{d},{held},{past:.1},{bits:.4},{captures},{launches}").map_err(written)?;
+        writeln!(out, "{pos},{ns},{a},{b},{c},{d},{held},{past:.1},{bits:.4},{captures},{launches}")
+            .map_err(written)?;
         last = state;
     }
     out.flush().map_err(written)

@@ -115,7 +115,9 @@ pub fn table(size: Size, copies: &Copies) {
     println!(
         "\nattention and merge of a layer; target: 8 us + bytes / (0.85 of the copies' bandwidth; 0.65 at 2 bits)\n"
     );
-    println!("| heads | depth | sequences | tokens | bits | chunks | layers | MiB | us | GB/s | target | time/target |");
+    println!(
+        "| heads | depth | sequences | tokens | bits | chunks | layers | MiB | us | GB/s | target | time/target |"
+    );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for s in &shapes {
         measure(s, &memory, copies, if size == Size::Tiny { 1 } else { 20 });
