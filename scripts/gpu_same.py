@@ -48,7 +48,7 @@ class Same:
         out, err = (x.decode(errors="replace") for x in (r.stdout, r.stderr))
         if r.returncode != 0:
             said = [line for line in (out + err).splitlines() if line.strip()]
-            raise Refused(f"rc {r.returncode}: {' '.join(said[-1:])[:80]}")
+            raise Refused(f"rc {r.returncode}: {' '.join(said[-1:])[:60]}")
         return out, err
 
     def plan(self, cache, n_ctx):
