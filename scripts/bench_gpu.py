@@ -32,8 +32,28 @@ WIDTHS = ("16", "8", "4", "2")
 SKIP = 64  # steps: the first ones, in which graphs are captured and memory is touched for the first time
 
 
-def run(*command, env=None, limit=None):
+def tell(command):
     print("$", *[Path(command[0]).name, *map(str, command[1:])], file=sys.stderr, flush=True)
+
+
+def lines_of(*command):
+    """What a program prints, as it comes."""
+    tell(command)
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=errors, text=True)
+        try:
+            yield from process.stdout
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if process.wait() != 0:
+            errors.seek(0)
+            raise SystemExit(f"failed ({process.returncode}):\n{errors.read()[-2500:]}")
+
+
+def run(*command, env=None, limit=None):
+    tell(command)
     r = subprocess.run([str(c) for c in command], capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=limit)
     if r.returncode != 0:
         raise SystemExit(f"failed ({r.returncode}):\n{r.stdout[-1500:]}\n{r.stderr[-2500:]}")
@@ -64,9 +84,8 @@ def speed(a, folder):
     try:
         for c in a.caches.split(","):
             of = ["--pmkvq-plan", plan(a, model, c, n_ctx, folder)] if c in WIDTHS else ["-ctk", c, "-ctv", c]
-            r = run(a.bin / "llama-bench", "-m", model, "-ngl", 99, "-fa", 1, "-p", a.prefill, "-n", a.generate, "-d", ",".join(map(str, depths)),
-                    "-r", a.repeat, "-o", "jsonl", *of, limit=a.limit)
-            for line in r.stdout.splitlines():
+            for line in lines_of(a.bin / "llama-bench", "-m", model, "-ngl", 99, "-fa", 1, "-p", a.prefill, "-n", a.generate, "-d",
+                                 ",".join(map(str, depths)), "-r", a.repeat, "-o", "jsonl", *of):
                 if line.startswith("{"):
                     j = json.loads(line)
                     rows[c, "prefill" if j["n_prompt"] else "decode", j["n_depth"]] = statistics.median(j["samples_ts"])
@@ -173,7 +192,7 @@ def main():
     ap.add_argument("--at", type=int)
     ap.add_argument("--csv", type=Path, help="steps: where the times of all steps go, compressed")
     ap.add_argument("--threads", type=int, default=2)
-    ap.add_argument("--limit", type=int, help="seconds that one command may take")
+    ap.add_argument("--limit", type=int, help="steps: seconds that one generation may take")
     a = ap.parse_args()
     usual = {"layers": (32, 2), "depth": ("8192,32768", "256,512"), "prefill": (512, 64), "generate": (64, 4), "repeat": (3, 1), "ctx": (8192, 1024),
              "at": (32768, 1024)}
