@@ -39,6 +39,7 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
         .compile("pmkvq_entry");
     println!("cargo:rerun-if-changed=src/entry/entry.cpp");
     println!("cargo:rerun-if-changed=examples/gpu/upstream.cpp");
+    println!("cargo:rerun-if-changed=examples/gpu/upstream-attention.h");
     // the libraries refer to each other in circles
     println!("cargo:rustc-link-arg=-Wl,--start-group");
     for lib in &libs {
