@@ -192,7 +192,7 @@ inline double measure(ggml_backend_t backend, ggml_cgraph * graph, double budget
         ggml_backend_synchronize(backend);
         return (now() - begun)/n;
     };
-    runs(4); // direct, then captured, then twice as a CUDA graph
+    runs(4); // direct, captured, and twice as a CUDA graph
     const double once = runs(1);
     const int n = std::clamp((int) (0.2*budget/once), 1, 10), rounds = std::clamp((int) (budget/(n*once)), 3, 15);
     std::vector<double> times;

@@ -1,7 +1,7 @@
 // Upstream's flash attention at the shapes of tests/cuda/bench: the kernels that the cache's own are held against.
 //
 // Every layer is a node of one ggml graph over a cache of its own, laid out as llama.cpp does; together the caches are larger than
-// an L2. The backend runs the graph as it runs a model's: from the third time on as a CUDA graph. No clock of the device is needed,
+// an L2. The backend runs the graph as it runs a model's: from the second time on as a CUDA graph. No clock of the device is needed,
 // since several runs are queued before anything waits. A line is printed, and flushed, as soon as it is known.
 //
 // Several sequences are measured in llama.cpp's two ways: a stream for each ("streams", what its server does), and in one cache
