@@ -110,12 +110,12 @@ class Same:
 
     def sizes(self, n_ctx, n):
         """A context of which a prompt takes three quarters, and how much is written."""
-        n_ctx, n = (256, 96) if self.a.tiny else (n_ctx, n)
+        n_ctx, n = (512, 160) if self.a.tiny else (n_ctx, n)
         (self.folder / f"prompt-{n_ctx}.txt").write_bytes((ROOT / "model/heldout.txt").read_bytes()[:n_ctx * 3 // 4])
         return n_ctx, n
 
     def caches(self):
-        return ["f16", "4"] if self.a.tiny else ["f16", "16", "8", "4", "2"]
+        return ["f16", "4 static"] if self.a.tiny else ["f16", "16", "8", "4", "2"]
 
     def beside(self, text, like):
         """How far a text is the other."""
@@ -140,7 +140,7 @@ class Same:
               + " |\n| --- |" + " ---: |" * len(columns), flush=True)
         for cache in self.caches():
             flags = self.plan(cache, n_ctx)
-            file_of = {str(place): self.folder / f"{cache}-{i}.state" for i, place in enumerate(PLACES.values())}
+            file_of = {str(place): self.folder / f"{cache.replace(' ', '-')}-{i}.state" for i, place in enumerate(PLACES.values())}
 
             def one(place, env, cache_file=None):
                 direct = self.completion(n_ctx, n, flags, place, env)
