@@ -85,7 +85,7 @@ def speed(a, folder):
         for c in a.caches.split(","):
             of = ["--pmkvq-plan", plan(a, model, c, n_ctx, folder)] if c in WIDTHS else ["-ctk", c, "-ctv", c]
             for line in lines_of(a.bin / "llama-bench", "-m", model, "-ngl", 99, "-fa", 1, "-p", a.prefill, "-n", a.generate, "-d",
-                                 ",".join(map(str, depths)), "-r", a.repeat, "-o", "jsonl", *of):
+                                 ",".join(map(str, depths)), "-r", a.repeat, "-t", a.threads, "-o", "jsonl", *of):
                 if line.startswith("{"):
                     j = json.loads(line)
                     rows[c, "prefill" if j["n_prompt"] else "decode", j["n_depth"]] = statistics.median(j["samples_ts"])
@@ -191,11 +191,11 @@ def main():
     ap.add_argument("--ctx", type=int)
     ap.add_argument("--at", type=int)
     ap.add_argument("--csv", type=Path, help="steps: where the times of all steps go, compressed")
-    ap.add_argument("--threads", type=int, default=2)
+    ap.add_argument("--threads", type=int)
     ap.add_argument("--limit", type=int, help="steps: seconds that one generation may take")
     a = ap.parse_args()
     usual = {"layers": (32, 2), "depth": ("8192,32768", "256,512"), "prefill": (512, 64), "generate": (64, 4), "repeat": (3, 1), "ctx": (8192, 1024),
-             "at": (32768, 1024)}
+             "at": (32768, 1024), "threads": (2, 1)}
     for name, sizes in usual.items():
         if getattr(a, name) is None:
             setattr(a, name, sizes[a.tiny])
