@@ -1,7 +1,7 @@
 //! The time of every single step of a generation, and what the cache did in it.
 //!
-//! `cargo run --release --example steps -- --model MODEL.gguf --cache plan.json --ctx 8192 [--from N] [--threads N]` decodes one token
-//! after the other up to the context's end and prints CSV, a line per step:
+//! `cargo run --release --example steps -- --model MODEL.gguf --cache plan.json --ctx 8192 [--from N] [--to N] [--threads N]` decodes
+//! one token after the other up to the context's end and prints CSV, a line per step:
 //!
 //! ```text
 //! position   of the token
@@ -10,6 +10,7 @@
 //! held       bytes in use after it, tables, parameters and scratch counted; 0 for llama.cpp's own caches
 //! past       cells outside sink, window and open block after it, mean over sides
 //! bits       mean bits of their values, parameters counted; 0 without any
+//! captures, launches   CUDA graphs that were captured and launched in the step, if tests/cuda/graphs.c is preloaded, else 0
 //! ```
 //!
 //! Tokens are arbitrary: times do not depend on them. `scripts/steps.py` runs this, draws it, and finds the slowest step.
@@ -35,6 +36,9 @@ struct Args {
     /// Tokens that are read in batches of 512 first, without being timed
     #[arg(long, default_value_t = 0)]
     from: u32,
+    /// Where to stop before the context's end
+    #[arg(long)]
+    to: Option<u32>,
     #[arg(long, default_value_t = 2)]
     threads: u32,
 }
@@ -74,6 +78,29 @@ impl State {
     }
 }
 
+/// What tests/cuda/graphs.c counts; nothing where it is not preloaded.
+struct Graphs(Option<unsafe extern "C" fn(*mut u64)>);
+
+impl Graphs {
+    fn find() -> Graphs {
+        // SAFETY: a name; the function that has it takes room for five numbers
+        unsafe {
+            let p = libc::dlsym(libc::RTLD_DEFAULT, c"pmkvq_graph_counts".as_ptr());
+            Graphs((!p.is_null()).then(|| std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(*mut u64)>(p)))
+        }
+    }
+
+    /// Captured, launched.
+    fn now(&self) -> [u64; 2] {
+        let mut counts = [0; 5];
+        if let Some(f) = self.0 {
+            // SAFETY: as in `find`
+            unsafe { f(counts.as_mut_ptr()) }
+        }
+        [counts[0], counts[3]]
+    }
+}
+
 fn run(args: &Args) -> Result<(), String> {
     let cache = match args.cache.as_str() {
         "f16" => Cache::Plain(PlainType::F16),
@@ -94,9 +121,11 @@ fn run(args: &Args) -> Result<(), String> {
     }
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let written = |e: std::io::Error| e.to_string();
-    writeln!(out, "position,ns,s16_8,s8_4,s4_2,narrow,held,past,bits").map_err(written)?;
+    writeln!(out, "position,ns,s16_8,s8_4,s4_2,narrow,held,past,bits,captures,launches").map_err(written)?;
+    let graphs = Graphs::find();
     let mut last = State::now(&ctx);
-    for pos in from..args.ctx {
+    for pos in from..args.to.map_or(args.ctx, |to| to.min(args.ctx)) {
+        let counted = graphs.now();
         let tokens = [token(pos)];
         let begun = Instant::now();
         ctx.decode(&tokens, pos as i32, 0).map_err(|e| format!("position {pos}: {e}"))?;
@@ -106,13 +135,15 @@ fn run(args: &Args) -> Result<(), String> {
         let state = State::now(&ctx);
         let [a, b, c, d]: [u64; 4] = std::array::from_fn(|i| state.shrinks[i] - last.shrinks[i]);
         let State { held, past, bits, .. } = state;
-        writeln!(out, "{pos},{ns},{a},{b},{c},{d},{held},{past:.1},{bits:.4}").map_err(written)?;
+        let [captures, launches]: [u64; 2] = std::array::from_fn(|i| graphs.now()[i] - counted[i]);
+        writeln!(out, "{pos},{ns},{a},{b},{c},{d},{held},{past:.1},{bits:.4},{captures},{launches}")
+            .map_err(written)?;
         last = state;
     }
     out.flush().map_err(written)
 }
 
-fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {

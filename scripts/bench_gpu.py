@@ -1,62 +1,105 @@
 #!/usr/bin/env python3
-"""An 8B model on a GPU: decode and prefill with f16, q8_0, q4_0 and plans at 16, 8, 4 and 2 bits, with llama-bench, and whether
-answers on the GPU are the CPU's.
+"""An 8B model on a GPU, with random weights: how fast it is with each cache, and its slowest step.
 
     bench_gpu.py speed [--layers 32] [--depth 8192,32768] [--caches f16,16,8,4,2,q8_0,q4_0] [--repeat 3]
-    bench_gpu.py same                      perplexity of the shipped model, GPU with and without CUDA graphs, against the CPU
+    bench_gpu.py steps [--layers 32] [--ctx 8192] [--at 32768] [--csv FILE.gz]
 
---bin: the folder of llama-bench, llama-perplexity and pmkvq, built with the feature cuda.
+speed  decode and prefill by llama-bench, with plans that are static; ratios to f16
+steps  every step of a generation: one that shrinks from 16 to 2 bits block by block, f16, and one under the rule `layer` in which
+       everything shrinks from 16 to 8 bits at once at --at. With graphs.so of --bin preloaded, CUDA graphs are counted, too
+
+--bin: the folder of llama-bench, pmkvq and steps, built with the feature cuda. --tiny: sizes that a CPU does in seconds.
 """
 
 import argparse
+import csv
+import gzip
 import json
 import os
-import re
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from random_models import write_8b
+from random_models import write_8b, write_attention
+from steps import AROUND, ASKED, Run, Series, neighbours
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTHS = ("16", "8", "4", "2")
+SKIP = 64  # steps: the first ones, in which graphs are captured and memory is touched for the first time
+
+
+def tell(command):
+    print("$", *[Path(command[0]).name, *map(str, command[1:])], file=sys.stderr, flush=True)
+
+
+def lines_of(*command):
+    """What a program prints, as it comes."""
+    tell(command)
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=errors, text=True)
+        try:
+            yield from process.stdout
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if process.wait() != 0:
+            errors.seek(0)
+            raise SystemExit(f"failed ({process.returncode}):\n{errors.read()[-2500:]}")
 
 
 def run(*command, env=None, limit=None):
-    print("$", *[Path(command[0]).name, *map(str, command[1:])], file=sys.stderr, flush=True)
+    tell(command)
     r = subprocess.run([str(c) for c in command], capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=limit)
     if r.returncode != 0:
         raise SystemExit(f"failed ({r.returncode}):\n{r.stdout[-1500:]}\n{r.stderr[-2500:]}")
     return r
 
 
-def plan(a, model, width, n_ctx, folder, static=True):
-    out = Path(folder, f"{width}.json")
-    run(a.bin / "pmkvq", "plan", "--uniform", width, *(["--static"] if static else []), "--ctx", n_ctx, "-m", model, "-o", out)
+def plan(a, model, width, n_ctx, folder, static=True, rule="block"):
+    out = Path(folder, f"{width}-{n_ctx}-{rule}{'-static' if static else ''}.json")
+    run(a.bin / "pmkvq", "plan", "--uniform", width, *(["--static"] if static else []), "--rule", rule, "--ctx", n_ctx, "-m", model, "-o", out)
     return out
 
 
-def speed(a):
+def model_of(a, folder):
+    """Written once: a folder that is named keeps it."""
+    path = Path(folder, f"{'tiny' if a.tiny else '8b'}-{a.layers}.gguf")
+    if not path.exists():
+        part = path.with_suffix(".part")
+        (write_attention if a.tiny else write_8b)(part, a.layers)
+        part.rename(path)
+    return path
+
+
+def speed(a, folder):
     depths = [int(d) for d in a.depth.split(",")]
-    with tempfile.TemporaryDirectory(dir=a.folder) as folder:
-        model = Path(folder, "8b.gguf")
-        write_8b(model, a.layers)
-        n_ctx = max(depths) + 2048
-        rows = {}
+    model = model_of(a, folder)
+    n_ctx = max(depths) + a.prefill + a.generate + 256
+    rows, gpu = {}, "?"
+    try:
         for c in a.caches.split(","):
             of = ["--pmkvq-plan", plan(a, model, c, n_ctx, folder)] if c in WIDTHS else ["-ctk", c, "-ctv", c]
-            r = run(a.bin / "llama-bench", "-m", model, "-ngl", 99, "-fa", 1, "-p", a.prefill, "-n", a.generate, "-d", ",".join(map(str, depths)),
-                    "-r", a.repeat, "-o", "jsonl", *of, limit=a.limit)
-            for line in r.stdout.splitlines():
+            for line in lines_of(a.bin / "llama-bench", "-m", model, "-ngl", 99, "-fa", 1, "-p", a.prefill, "-n", a.generate, "-d",
+                                 ",".join(map(str, depths)), "-r", a.repeat, "-t", a.threads, "-o", "jsonl", *of):
                 if line.startswith("{"):
                     j = json.loads(line)
                     rows[c, "prefill" if j["n_prompt"] else "decode", j["n_depth"]] = statistics.median(j["samples_ts"])
-                    gpu = j["gpu_info"]
+                    gpu = j["gpu_info"] or j["cpu_info"]
             print(c, {f"{k[1]} {k[2]}": round(v, 1) for k, v in rows.items() if k[0] == c}, flush=True)
-    print(f"\n{gpu}, 8B shape with {a.layers} layers, Q4_0, tokens per second (ratio to f16), medians of {a.repeat}\n")
-    columns = [(kind, d) for kind in ("decode", "prefill") for d in depths]
+    finally:
+        # also where time runs out
+        speed_table(a, depths, rows, gpu)
+
+
+def speed_table(a, depths, rows, gpu):
+    shape = "attention of an 8B model" if a.tiny else "8B shape, Q4_0"
+    print(f"\n{gpu}, {shape}, {a.layers} layers, tokens per second (ratio to f16), medians of {a.repeat}\n")
+    columns = [(kind, d) for kind in ("decode", "prefill") if a.prefill or kind == "decode" for d in depths]
     print("| cache | " + " | ".join(f"{k} at {d:,}" for k, d in columns) + " |")
     print("| --- |" + " ---: |" * len(columns))
     for c in a.caches.split(","):
@@ -65,41 +108,106 @@ def speed(a):
             x, base = rows.get((c, k, d)), rows.get(("f16", k, d))
             cells.append("" if x is None else f"{x:.1f}" + (f" ({x / base:.2f})" if base else ""))
         print(f"| {c} | " + " | ".join(cells) + " |")
+    sys.stdout.flush()
 
 
-def same(a):
-    model = ROOT / "model/pmkvq-tiny.gguf"
-    with tempfile.TemporaryDirectory(dir=a.folder) as folder:
-        text = Path(folder, "text.txt")
-        text.write_text((ROOT / "model/heldout.txt").read_text()[:32000])
-        for width, static in [("16", True), ("8", True), ("4", True), ("2", True), ("2", False), ("4", False)]:
-            p = plan(a, model, width, 4096, folder, static)
-            found = {}
-            for name, flags, env in [("CPU", ["-ngl", 0, "--device", "none"], {}), ("GPU", ["-ngl", 99], {}),
-                                     ("GPU without graphs", ["-ngl", 99], {"GGML_CUDA_DISABLE_GRAPHS": "1"}),
-                                     ("GPU, KV on the CPU", ["-ngl", 99, "--no-kv-offload"], {})]:
-                r = run(a.bin / "llama-perplexity", "-m", model, "-f", text, "-c", 4096, "-b", 512, "-ub", a.ubatch, "--pmkvq-plan", p, *flags, env=env,
-                        limit=a.limit)
-                m = re.search(r"Final estimate: PPL = ([0-9.]+)", r.stdout + r.stderr)
-                found[name] = m.group(1) if m else "?"
-            print(f"{width} bits{'' if static else ', shrinking'}: " + ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
+class Graphs:
+    """CUDA graphs over the steps of a generation, from the same rows."""
+
+    def __init__(self, text):
+        rows = list(csv.DictReader(text.splitlines()))
+        self.captures = [int(r["captures"]) for r in rows]
+        self.launches = [int(r["launches"]) for r in rows]
+        self.first = int(rows[0]["position"])
+
+    def line(self):
+        if not any(self.launches):
+            return "no CUDA graph was launched (or none was counted)"
+        captured = [i for i, n in enumerate(self.captures) if n]
+        gaps = [b - a for a, b in zip(captured, captured[1:])]
+        without = sum(n == 0 for n in self.launches)
+        return (f"CUDA graphs: {sum(self.captures):,} captured in {len(captured):,} of {len(self.launches):,} steps, {sum(self.launches):,} launched, "
+                f"{without:,} steps without one; steps between captures: {statistics.median(gaps) if gaps else '-'} (median); captured at "
+                f"{', '.join(str(self.first + i) for i in captured[:8])}{' ...' if len(captured) > 8 else ''}")
+
+
+def all_at_once(series):
+    """What shrinking everything in one step takes beyond the step itself, in steps around it."""
+    totals = [sum(s.values()) for s in series.shrinks]
+    if not any(totals):
+        return "nothing shrank: the budget is not reached where it should be"
+    # a shrink may be spread over several steps
+    busy = [i for i, n in enumerate(totals) if n >= max(totals) / 8]
+    quiet = statistics.median(t for t, n in zip(series.ms, totals) if n == 0)
+    beyond = sum(series.ms[i] - quiet for i in busy)
+    return (f"{sum(totals[i] for i in busy):,} blocks of a side narrowed in {len(busy)} steps from {series.position[busy[0]]:,} on: "
+            f"{', '.join(f'{series.ms[i]:.2f}' for i in busy[:8])} ms beside {quiet:.2f} ms, {beyond / quiet:.2f} decode steps more (asked: less than 2)")
+
+
+def one_generation(a, model, name, cache, ctx, begin, end, kept):
+    preload = a.bin / "graphs.so"
+    env = {"LD_PRELOAD": str(preload)} if preload.exists() else {}
+    text = run(a.bin / "steps", "--model", model, "--cache", cache, "--ctx", ctx, "--from", begin, "--to", end, "--threads", a.threads, env=env,
+               limit=a.limit).stdout
+    if kept:
+        with gzip.open(kept, "at") as f:
+            f.write(f"# {name}\n{text}")
+    series = Series(name, [Run(text)], min(SKIP, (end - begin) // 4))
+    worst = max(range(len(series.ratio)), key=series.ratio.__getitem__)
+    busy = [r for r, s in zip(series.ratio, series.shrinks) if any(s.values())]
+    print(f"{name}, positions {begin:,} to {end:,}: median step {statistics.median(series.ms):.3f} ms; slowest {series.ratio[worst]:.2f} of its "
+          f"{AROUND} neighbours' median (asked: {ASKED}) at {series.position[worst]:,}, {series.ms[worst]:.3f} ms beside "
+          f"{statistics.median(neighbours(series.ms, worst)):.3f}; {sum(r > ASKED for r in series.ratio)} of {len(series.ratio):,} above {ASKED}; "
+          f"{len(busy):,} steps with shrinks{f', the slowest {max(busy):.2f}' if busy else ''}", flush=True)
+    print("   " + Graphs(text).line(), flush=True)
+    return series
+
+
+def steps(a, folder):
+    model = model_of(a, folder)
+    begin = min(512, a.ctx // 4)
+    if a.csv:
+        a.csv.unlink(missing_ok=True)
+    one_generation(a, model, "16 to 2 bits, rule block", plan(a, model, 2, a.ctx, folder, static=False), a.ctx, begin, a.ctx, a.csv)
+    # 8 bits for twice as many tokens: what a side may have is full when they are all at 16, and a few hundred more
+    at_once = one_generation(a, model, "16 to 8 bits, rule layer", plan(a, model, 8, 2 * a.at, folder, static=False, rule="layer"), 2 * a.at,
+                             a.at - 256, a.at + 640, a.csv)
+    print("   " + all_at_once(at_once), flush=True)
+    one_generation(a, model, "f16", "f16", a.ctx, a.ctx // 2, a.ctx, a.csv)
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("what", choices=["speed", "same"])
+    ap.add_argument("what", choices=["speed", "steps"])
     ap.add_argument("--bin", type=Path, default=ROOT / "target/release")
-    ap.add_argument("--folder", help="for the model (4.5 GB with all layers) and plans")
-    ap.add_argument("--layers", type=int, default=32)
-    ap.add_argument("--depth", default="8192,32768")
+    ap.add_argument("--folder", type=Path, help="for the model (4.5 GB with all layers), which stays there, and plans")
+    ap.add_argument("--tiny", action="store_true")
+    ap.add_argument("--layers", type=int)
+    ap.add_argument("--depth")
     ap.add_argument("--caches", default="f16,16,8,4,2,q8_0,q4_0")
-    ap.add_argument("--prefill", type=int, default=512)
-    ap.add_argument("--generate", type=int, default=64)
-    ap.add_argument("--repeat", type=int, default=3)
-    ap.add_argument("--ubatch", type=int, default=64)
-    ap.add_argument("--limit", type=int, help="seconds that one command may take")
+    ap.add_argument("--prefill", type=int, help="tokens; 0: decode only")
+    ap.add_argument("--generate", type=int)
+    ap.add_argument("--repeat", type=int)
+    ap.add_argument("--ctx", type=int)
+    ap.add_argument("--at", type=int)
+    ap.add_argument("--csv", type=Path, help="steps: where the times of all steps go, compressed")
+    ap.add_argument("--threads", type=int)
+    ap.add_argument("--limit", type=int, help="steps: seconds that one generation may take")
     a = ap.parse_args()
-    {"speed": speed, "same": same}[a.what](a)
+    usual = {"layers": (32, 2), "depth": ("8192,32768", "256,512"), "prefill": (512, 64), "generate": (64, 4), "repeat": (3, 1), "ctx": (8192, 1024),
+             "at": (32768, 1024), "threads": (2, 1)}
+    for name, sizes in usual.items():
+        if getattr(a, name) is None:
+            setattr(a, name, sizes[a.tiny])
+    # so that what was measured until then is printed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped: no time left"))
+    folder = a.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        {"speed": speed, "steps": steps}[a.what](a, folder)
+    finally:
+        if not a.folder:
+            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

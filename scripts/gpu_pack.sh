@@ -1,33 +1,52 @@
 #!/bin/sh
 # Put what scripts/gpu.sh needs into .gpu/, a folder that git ignores: the tests of the CUDA operations, the library with the
-# kernels (for sm_90, or ARCH), and the programs that are named, stripped and compressed.
+# kernels (for sm_90, or ARCH), a counter of CUDA graphs, and all programs in one (examples/gpu), stripped and compressed.
 #
-#   scripts/gpu_pack.sh [PROGRAM...]
+#   scripts/gpu_pack.sh            with nvcc and feature cuda, for a machine with a GPU
+#   CPU=1 scripts/gpu_pack.sh      without: the shim and a build for the CPU, to try scripts/gpu.sh --dry-run
 #
-# TREE: a llama.cpp tree with ggml's headers, else the build's own. PMKVQ_CUDA_HOME: CUDA's toolkit.
+# TREE: a llama.cpp tree with ggml's headers, else the build's own. PMKVQ_CUDA_HOME, PMKVQ_LLAMA_BUILD and so on as in docs/build.md.
+# GPU_PROGRAM: a program that is built already.
 
 set -eu
 cd "$(dirname "$0")/.."
-mkdir -p .gpu/bin
+most=$((64 * 1024 * 1024)) # bytes that are carried to the machine
+mkdir -p .gpu
+rm -rf .gpu/bin .gpu/*.so .gpu/cuda_tests .gpu/*.xz
 exclude=$(git rev-parse --git-path info/exclude)
 mkdir -p "$(dirname "$exclude")"
 grep -qsx '/.gpu/' "$exclude" || echo '/.gpu/' >> "$exclude"
 
-tests=$(cargo test --release --no-default-features --test cuda --no-run --message-format=json |
+# the path of what cargo built
+built() {
     python3 -c 'import json, sys
 for line in sys.stdin:
     m = json.loads(line)
-    if m.get("executable") and m["target"]["name"] == "cuda":
-        print(m["executable"])')
+    if m.get("executable") and m["target"]["name"] == sys.argv[1]:
+        print(m["executable"])' "$1"
+}
+
+tests=$(cargo test --release --no-default-features --test cuda --no-run --message-format=json | built cuda)
 # debug information stays behind, names of functions do not: a panic's trace is of use
 strip --strip-debug -o .gpu/cuda_tests "$tests"
 
-library=$(python3 scripts/cuda_lib.py gpu --arch "${ARCH:-90}" ${TREE:+--tree "$TREE"})
-cp "$library" .gpu/libpmkvq_gpu.so
+if [ -n "${CPU:-}" ]; then
+    library=$(python3 scripts/cuda_lib.py shim)
+else
+    library=$(python3 scripts/cuda_lib.py gpu --arch "${ARCH:-90}" ${TREE:+--tree "$TREE"})
+fi
+cp "$library" .gpu/
+${CC:-cc} -shared -fPIC -O2 -o .gpu/graphs.so tests/cuda/graphs.c -ldl
 
-for program in "$@"; do
-    name=$(basename "$program")
-    strip -o ".gpu/bin/$name" "$program"
-    xz -T0 -3 -f ".gpu/bin/$name"
-done
+[ -n "${CPU:-}" ] && features= || features=--features=cuda
+program=${GPU_PROGRAM:-$(cargo build --release $features --example gpu --message-format=json | built gpu)}
+strip -o .gpu/gpu "$program"
+xz -T0 -6 -f .gpu/gpu .gpu/cuda_tests .gpu/libpmkvq_*.so
+
 du -ah .gpu | sort -k2
+size=$({ git ls-files -z --cached --others --exclude-standard; find .gpu -type f -print0; } | du -cb --files0-from=- | tail -1 | cut -f1)
+echo "repository and .gpu: $((size / 1024 / 1024)) MiB of $((most / 1024 / 1024))"
+if [ "$size" -gt "$most" ]; then
+    echo "gpu_pack.sh: that is more than can be carried" >&2
+    exit 1
+fi

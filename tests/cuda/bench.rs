@@ -1,6 +1,7 @@
 //! How fast the device is, against its own copies: `cargo test --release --test cuda bench -- --ignored --nocapture`.
 //!
-//! `PMKVQ_BENCH`: `quick` (the default on a GPU) or `full`; the shim has no clock and only shows that everything runs (`tiny`).
+//! `PMKVQ_BENCH`: `quick` (the default on a GPU), `full`, or `prefill` (512 queries); the shim has no clock and only shows that
+//! everything runs (`tiny`). `scripts/gpu_kernels.py` puts upstream's times beside these.
 //! `PMKVQ_BENCH_ONLY`: one line of the attention's table and nothing else, '32/8 131072 1 2', for a profiler.
 //! `PMKVQ_BENCH_TOKENS`: queries of one sequence, for prefill.
 //! `PMKVQ_BENCH_CHUNKS`: chunk counts to try instead of what `pmkvq_cuda_n_chunk` says, with commas.
@@ -22,6 +23,7 @@ enum Size {
     Tiny,
     Quick,
     Full,
+    Prefill,
 }
 
 #[test]
@@ -31,15 +33,16 @@ fn bench() {
     let size = match std::env::var("PMKVQ_BENCH").as_deref() {
         _ if device.is_shim() => Size::Tiny,
         Ok("full") => Size::Full,
+        Ok("prefill") => Size::Prefill,
         Ok("quick") | Err(_) => Size::Quick,
-        Ok(other) => panic!("PMKVQ_BENCH is quick or full, not {other}"),
+        Ok(other) => panic!("PMKVQ_BENCH is quick, full or prefill, not {other}"),
     };
     let started = std::time::Instant::now();
     println!("{}, {} multiprocessors", device.name, device.n_sm);
     let copies = Copies::measure(if size == Size::Tiny { 1 << 16 } else { 1 << 30 });
     println!("copies: {:.0} GB/s, read and written", copies.bandwidth / 1e9);
     attention::table(size, &copies);
-    if std::env::var_os("PMKVQ_BENCH_ONLY").is_none() {
+    if size != Size::Prefill && std::env::var_os("PMKVQ_BENCH_ONLY").is_none() {
         changes::table(size, &copies);
     }
     println!("{:.1} s in all", started.elapsed().as_secs_f32());

@@ -68,11 +68,12 @@ fn shapes(size: Size) -> Vec<Shape> {
     let heads: &[(usize, usize)] = match size {
         Size::Tiny => &[(4, 2)],
         Size::Quick => &[(32, 8), (28, 4)],
-        Size::Full => &[(32, 8), (28, 4), (40, 8)],
+        Size::Full | Size::Prefill => &[(32, 8), (28, 4), (40, 8)],
     };
     let depths: &[(usize, usize)] = match size {
         Size::Tiny => &[(512, 1), (512, 2)],
         Size::Quick => &[(8192, 1), (32768, 1), (131072, 1), (8192, 4)],
+        Size::Prefill => &[(8192, 1), (32768, 1), (131072, 1)],
         Size::Full => &[
             (8192, 1),
             (32768, 1),
@@ -85,7 +86,8 @@ fn shapes(size: Size) -> Vec<Shape> {
             (131072, 16),
         ],
     };
-    let tokens = std::env::var("PMKVQ_BENCH_TOKENS").map_or(1, |s| s.parse().expect("a number"));
+    let usual = if size == Size::Prefill { 512 } else { 1 };
+    let tokens = std::env::var("PMKVQ_BENCH_TOKENS").map_or(usual, |s| s.parse().expect("a number"));
     let mut all = Vec::new();
     for &(n_head, n_head_kv) in heads {
         for &(depth, n_seq) in depths {
@@ -113,8 +115,10 @@ pub fn table(size: Size, copies: &Copies) {
     println!(
         "\nattention and merge of a layer; target: 8 us + bytes / (0.85 of the copies' bandwidth; 0.65 at 2 bits)\n"
     );
-    println!("| heads | depth | queries | bits | chunks | layers | MiB | us | GB/s | target | time/target |");
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!(
+        "| heads | depth | sequences | tokens | bits | chunks | layers | MiB | us | GB/s | target | time/target |"
+    );
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for s in &shapes {
         measure(s, &memory, copies, if size == Size::Tiny { 1 } else { 20 });
     }
@@ -215,11 +219,12 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
         let share = if s.width == Width::B2 { 0.65 } else { 0.85 };
         let target = 8e-6 + bytes / (share * copies.bandwidth);
         println!(
-            "| {}/{} | {} | {} | {} | {n_chunk} | {} | {:.1} | {:.1} | {:.0} | {:.1} | {:.2} |",
+            "| {}/{} | {} | {} | {} | {} | {n_chunk} | {} | {:.1} | {:.1} | {:.0} | {:.1} | {:.2} |",
             s.n_head,
             s.n_head_kv,
             s.depth,
-            s.n_tok,
+            s.n_seq,
+            s.n_tok / s.n_seq,
             s.width,
             layers.len(),
             bytes / f64::from(1 << 20),
