@@ -100,7 +100,7 @@ struct pmkvq_prefill_items {
 static __device__ __forceinline__ uint32_t pmkvq_visible_tokens(
         const pmkvq_op_attn & op, const pmkvq_prefill_items & items, const uint16_t * row, int first, bool & values) {
     uint32_t bits = 0;
-#pragma unroll
+#pragma unroll 4
     for (int i = 0; i < 16; ++i) {
         const int cell = first + i < (int) op.n_tokens ? items.cell(op, first + i) : -1;
         const uint16_t m   = cell >= 0 && cell < (int) op.n_kv ? row[cell] : 0xfc00;
@@ -151,21 +151,29 @@ static __device__ __forceinline__ void pmkvq_describe_item(
     }
 }
 
-// (min, max) of two cells beside one another
-struct pmkvq_range2 {
-    float min[2];
-    float range[2];
+// a group of a cell
+struct pmkvq_scale {
+    float min;
+    float size;  // the larger of |min| and |max|
+    float scale;
 
     // parameters of cells that were never written may be NaN: such a group is 0
-    __device__ __forceinline__ pmkvq_range2(uint32_t mn, uint32_t mx) {
-        const float2 lo = pmkvq_unpack_h2(mn);
-        const float2 hi = pmkvq_unpack_h2(mx);
-        const bool ok0 = (mn & 0x7fff) < 0x7c00 && (mx & 0x7fff) < 0x7c00;
-        const bool ok1 = (mn >> 16 & 0x7fff) < 0x7c00 && (mx >> 16 & 0x7fff) < 0x7c00;
-        min[0]   = ok0 ? lo.x : 0.0f;
-        min[1]   = ok1 ? lo.y : 0.0f;
-        range[0] = ok0 ? hi.x - lo.x : 0.0f;
-        range[1] = ok1 ? hi.y - lo.y : 0.0f;
+    __device__ __forceinline__ pmkvq_scale(uint32_t mn, uint32_t mx, int half, float step) {
+        const uint16_t lo = (uint16_t) (mn >> 16*half);
+        const uint16_t hi = (uint16_t) (mx >> 16*half);
+        const bool     ok = (lo & 0x7fff) < 0x7c00 && (hi & 0x7fff) < 0x7c00;
+        min   = ok ? pmkvq_h2f(lo) : 0.0f;
+        size  = ok ? fmaxf(fabsf(min), fabsf(pmkvq_h2f(hi))) : 0.0f;
+        scale = ok ? (pmkvq_h2f(hi) - min)*step : 0.0f;
+    }
+
+    // s = f16(scale*unit), and the middle times unit, with what the rounding of (1024 + mid)*s leaves
+    __device__ __forceinline__ uint16_t split(int mid, float unit, float & middle) const {
+        const float    exact = scale*unit;
+        const uint16_t s     = pmkvq_f2h(exact);
+        const float    x     = pmkvq_h2f(s)*(1024 + mid); // exact
+        middle = min*unit + (mid*exact + (pmkvq_h2f(pmkvq_f2h(x)) - x));
+        return s;
     }
 };
 
@@ -175,81 +183,97 @@ static __device__ __forceinline__ uint2 pmkvq_ask_range(const uint16_t * params,
     return make_uint2(pmkvq_ldg4((const uint32_t *) p), pmkvq_ldg4((const uint32_t *) (p + PMKVQ_BLOCK)));
 }
 
-// e: all scales times 2^e are below 32, so that 1024 of one is a half, and minima have exponents up to `most`
-static __device__ __forceinline__ int pmkvq_unit(float scale, float minimum, int most) {
-#pragma unroll
-    for (int x = 16; x > 0; x /= 2) {
-        scale   = fmaxf(scale,   pmkvq_shfl_xor(scale, x));
-        minimum = fmaxf(minimum, pmkvq_shfl_xor(minimum, x));
-    }
-    return min(max(min(4 - pmkvq_exponent(scale), most - pmkvq_exponent(minimum)), -14), 15);
-}
-
-// scales and columns of minima of an item's K, by one warp. ask(group): the lane's words; first: those of group 0.
-// minima: [STEPS][64 rows][4 groups]; returns 2^-e
+// Of an item's K, by one warp: scales of groups in units of the cell's largest (with one group there is nothing to be told), columns of
+// middles ([STEPS][64 rows][4 groups]) and the cells' units ([64] in the tile's order), by which scores are multiplied. ask(group): the
+// lane's words; first: those of group 0
 template <bool MULTI, typename ASK>
-static __device__ __forceinline__ float pmkvq_scales_k(uint16_t * scales, uint2 * minima, int width, int n_groups, uint2 first, ASK && ask, int lane) {
+static __device__ __forceinline__ void pmkvq_scales_k(
+        uint16_t * scales, uint2 * middles, float * units, int width, int n_groups, uint2 first, ASK && ask, int lane) {
     const float step = 1.0f/((1 << width) - 1);
-    float scale = 0.0f, minimum = 0.0f;
+    const int   mid  = 1 << (width - 1);
+    float unit[2], inverse[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        float largest = 0.0f, size = 0.0f;
 #pragma unroll 4
-    for (int g = 0; g < n_groups; ++g) {
-        const uint2 w = !MULTI || g == 0 ? first : ask(g);
-        const pmkvq_range2 r(w.x, w.y);
-        scale   = fmaxf(scale,   fmaxf(fabsf(r.range[0]), fabsf(r.range[1]))*step);
-        minimum = fmaxf(minimum, fmaxf(fabsf(r.min[0]), fabsf(r.min[1])));
+        for (int g = 0; g < n_groups; ++g) {
+            const uint2 w = !MULTI || g == 0 ? first : ask(g);
+            const pmkvq_scale x(w.x, w.y, i, step);
+            largest = fmaxf(largest, fabsf(x.scale));
+            size    = fmaxf(size, x.size);
+        }
+        // a middle is 2^19 units at most: also where all values are alike
+        unit[i]    = fmaxf(largest, fmaxf(size*1.9073486e-6f, 1e-30f));
+        inverse[i] = 1.0f/unit[i];
     }
-    // minima are kept 2^7 times larger: sums of queries would be too large
-    const int   e    = pmkvq_unit(scale, minimum, 15 - 7);
-    const float unit = pmkvq_pow2(e);
-    const float mid  = ((1 << width) - 1)*0.5f;
     for (int g = 0; g < n_groups; ++g) {
         const uint2 w = !MULTI || g == 0 ? first : ask(g);
-        const pmkvq_range2 r(w.x, w.y);
         uint32_t s[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            const float    exact = r.range[i]*(step*unit);
-            const uint32_t mn    = pmkvq_f2h(r.min[i]*(128.0f*unit));
-            s[i] = pmkvq_f2h(exact);
+            const pmkvq_scale x(w.x, w.y, i, step);
+            float middle = x.min*inverse[i] + mid;
+            if (MULTI) {
+                s[i] = x.split(mid, inverse[i], middle);
+            }
+            middle *= 1.0f/32; // the sums of queries are 32 times larger
+            const uint32_t hi = pmkvq_f2h(middle);
             // cell 16a + 4q + c has row 8(2q + c%2) + 2a + c/2, as in scores
             const int cell = 2*lane + i;
             const int row  = 8*(cell%16/4*2 + cell%2) + cell/16*2 + cell%4/2;
-            minima[(g/4*PMKVQ_ITEM + row)*4 + g%4] = make_uint2(mn | mn << 16, pmkvq_f2h((exact - pmkvq_h2f((uint16_t) s[i]))*(128.0f*mid)));
+            middles[(g/4*PMKVQ_ITEM + row)*4 + g%4] = make_uint2(hi | hi << 16, pmkvq_f2h(middle - pmkvq_h2f((uint16_t) hi)));
         }
-        ((uint32_t *) scales)[g*(PMKVQ_ITEM/2) + lane] = s[0] | s[1] << 16;
+        if (MULTI) {
+            ((uint32_t *) scales)[g*(PMKVQ_ITEM/2) + lane] = s[0] | s[1] << 16;
+        }
     }
-    return pmkvq_pow2(-e);
+    // cells 2 lane and 2 lane + 1 of a quad stand two places apart
+    units[lane/2*4 + lane%2]     = unit[0];
+    units[lane/2*4 + lane%2 + 2] = unit[1];
 }
 
-// of its V: groups g0 .. g0 + n_groups; ones and minima: rows of V_STRIDE pieces. width: 16 or more if there are no codes
+// Of its V: scales times 2^e, and rows of V_STRIDE pieces: ones, then hi and lo of each group of the slice, all times 2^e. All scales are
+// below 32, so that 1024 + 128 of one is a half. width: 16 or more if there are no codes. Returns 2^-e
 template <bool MULTI, int V_STRIDE, typename ASK>
 static __device__ __forceinline__ float pmkvq_scales_v(uint16_t * scales, uint4 * rows, int width, int n_groups, uint2 first, ASK && ask, int lane) {
     const bool  codes = width < 16;
     const float step  = 1.0f/((1 << (codes ? width : 8)) - 1);
-    const uint2 none  = make_uint2(0, 0);
-    float scale = 0.0f, minimum = 0.0f;
+    const int   mid   = 1 << ((codes ? width : 8) - 1);
+    int e = 0;
+    if (codes) {
+        float largest = 0.0f, size = 0.0f;
 #pragma unroll 4
-    for (int g = 0; g < n_groups; ++g) {
-        const uint2 w = !codes ? none : !MULTI || g == 0 ? first : ask(g);
-        const pmkvq_range2 r(w.x, w.y);
-        scale   = fmaxf(scale,   fmaxf(fabsf(r.range[0]), fabsf(r.range[1]))*step);
-        minimum = fmaxf(minimum, fmaxf(fabsf(r.min[0]), fabsf(r.min[1])));
+        for (int g = 0; g < n_groups; ++g) {
+            const uint2 w = !MULTI || g == 0 ? first : ask(g);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const pmkvq_scale x(w.x, w.y, i, step);
+                largest = fmaxf(largest, fabsf(x.scale));
+                size    = fmaxf(size, x.size);
+            }
+        }
+#pragma unroll
+        for (int x = 16; x > 0; x /= 2) {
+            largest = fmaxf(largest, pmkvq_shfl_xor(largest, x));
+            size    = fmaxf(size,    pmkvq_shfl_xor(size, x));
+        }
+        e = min(max(min(4 - pmkvq_exponent(largest), 14 - pmkvq_exponent(size)), -14), 15);
     }
-    const int   e    = codes ? pmkvq_unit(scale, minimum, 15) : 0;
-    const float unit = pmkvq_pow2(e);
-
-    // cells 2 lane and 2 lane + 1 of a quad stand two places apart
     const int place = lane/2*4 + lane%2;
-    const uint16_t one = pmkvq_f2h(unit);
-    ((uint16_t *) rows)[place]     = one;
-    ((uint16_t *) rows)[place + 2] = one;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        ((uint16_t *) rows)[place + 2*i] = pmkvq_f2h(pmkvq_pow2(e));
+    }
     for (int g = 0; g < n_groups; ++g) {
-        const uint2 w = !codes ? none : !MULTI || g == 0 ? first : ask(g);
-        const pmkvq_range2 r(w.x, w.y);
+        const uint2 w = !codes ? make_uint2(0, 0) : !MULTI || g == 0 ? first : ask(g);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            scales[g*PMKVQ_ITEM + place + 2*i] = pmkvq_f2h(r.range[i]*(step*unit));
-            ((uint16_t *) (rows + (1 + g)*V_STRIDE))[place + 2*i] = pmkvq_f2h(r.min[i]*unit);
+            float middle;
+            const uint16_t s  = pmkvq_scale(w.x, w.y, i, step).split(mid, pmkvq_pow2(e), middle);
+            const uint16_t hi = pmkvq_f2h(middle);
+            scales[g*PMKVQ_ITEM + place + 2*i] = s;
+            ((uint16_t *) (rows + (1 + 2*g)*V_STRIDE))[place + 2*i] = hi;
+            ((uint16_t *) (rows + (2 + 2*g)*V_STRIDE))[place + 2*i] = pmkvq_f2h(middle - pmkvq_h2f(hi));
         }
     }
     return pmkvq_pow2(-e);

@@ -1,8 +1,8 @@
 // pmkvq-prefill-queries.cuh - tiles of 16 query rows as operand A
 //
 // Step (s, c) of 16 dimensions: lane 4g+t has dimensions 64s + 16t + 4c .. +3 of rows g and g+8, pairs (0 2) of both, then (1 3). A row is
-// scaled by a power of two so that its largest value lies in [2^13, 2^14), and rounded to f16: nothing overflows, and what becomes
-// subnormal is 2^-27 of the row's largest. Sums over groups are of the rounded values, as two halves (hi and lo) of 2^-7 of them.
+// scaled by a power of two so that its largest value lies in [2^2, 2^3), and rounded to f16: what becomes subnormal is 2^-17 of the
+// row's largest, and what that loses 2^-27 of it. Sums over groups are of the rounded values, times 32 and as two halves (hi and lo).
 
 #pragma once
 
@@ -78,7 +78,7 @@ static __device__ __forceinline__ void pmkvq_fill_queries(
         }
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
-            const int   e  = largest[r] > 0.0f ? min(max(13 - pmkvq_exponent(largest[r]), -100), 100) : 0;
+            const int   e  = largest[r] > 0.0f ? min(max(2 - pmkvq_exponent(largest[r]), -100), 100) : 0;
             // the sign of the scale is the queries', so that larger sums are larger scores
             const float up = op.scale < 0.0f ? -pmkvq_pow2(e) : pmkvq_pow2(e);
 #pragma unroll
@@ -118,7 +118,7 @@ static __device__ __forceinline__ void pmkvq_fill_queries(
             if (lane == 0) {
 #pragma unroll
                 for (int r = 0; r < ROWS; ++r) {
-                    const float    s  = sum[r]*(1.0f/128.0f);
+                    const float    s  = sum[r]*32.0f;
                     const uint16_t hi = pmkvq_f2h(s);
                     const uint16_t lo = pmkvq_f2h(s - pmkvq_h2f(hi));
                     const int i = (g/4*32 + r*4 + g%4)*4 + r0/8;

@@ -12,7 +12,7 @@
 
 #define PMKVQ_WEIGHT_EXP 14
 
-// NV: 64 dimensions each; NX: tiles of ones and minima behind them
+// NV: 64 dimensions each; NX: tiles of ones and middles behind them
 template <int M, int NV, int NX>
 struct pmkvq_prefill_rows {
     float out[M][8*NV + NX][4];
@@ -36,7 +36,7 @@ static __device__ __forceinline__ constexpr int pmkvq_cell_bit(int j, int e) { r
 // products of queries with all keys of the tile
 template <typename MEM, int NS, int M>
 static __device__ __forceinline__ void pmkvq_prefill_scores(
-        float (&s)[M][8][4], const uint4 * smem, int first_tile, const uint4 * k, const uint2 * minima, int n_steps, int lane) {
+        float (&s)[M][8][4], const uint4 * smem, int first_tile, const uint4 * k, const uint2 * middles, int n_steps, int lane) {
     constexpr int STRIDE = MEM::tile::K_STRIDE;
     const int g = lane/4;
     const int t = lane%4;
@@ -90,11 +90,28 @@ static __device__ __forceinline__ void pmkvq_prefill_scores(
             }
 #pragma unroll
             for (int j = 0; j < 8; ++j) {
-                const uint2 b = minima[(c*PMKVQ_ITEM + 8*j + g)*4 + t];
+                const uint2 b = middles[(c*PMKVQ_ITEM + 8*j + g)*4 + t];
 #pragma unroll
                 for (int m = 0; m < M; ++m) {
                     pmkvq_mma_f16(s[m][j], a[m], b.x, b.y);
                 }
+            }
+        }
+    }
+}
+
+// products with codes become scores; units: of the cells, in the tile's order
+template <int M>
+static __device__ __forceinline__ void pmkvq_prefill_scale(float (&s)[M][8][4], const float * units, int lane) {
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+        const float4 u = ((const float4 *) units)[lane%4*4 + q];
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                s[m][2*q][e]     *= e%2 ? u.y : u.x;
+                s[m][2*q + 1][e] *= e%2 ? u.w : u.z;
             }
         }
     }
@@ -190,7 +207,7 @@ static __device__ __forceinline__ void pmkvq_prefill_weights(
     }
 }
 
-// N tiles of 8 rows of v (dimensions, or ones and minima), from output tile `to`. An item's products are summed up in registers of their
+// N tiles of 8 rows of v (dimensions, or ones and middles), from output tile `to`. An item's products are summed up in registers of their
 // own and added by ordinary additions: the matrix units cut off what they add to a large sum
 template <typename MEM, int N, int M, int NV, int NX>
 static __device__ __forceinline__ void pmkvq_prefill_values(
@@ -236,22 +253,25 @@ static __device__ __forceinline__ void pmkvq_prefill_output(
         const pmkvq_prefill_queries<MEM> q(smem, first_tile + m);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            // column 0 is the sum of weights, then come the groups' minima
-            const float sum = pmkvq_shfl(rows.out[m][8*NV][2*r], 4*g);
-            const float low = pmkvq_shfl(rows.out[m][8*NV][2*r + 1], 4*g);
+            // column 0 is the sum of weights, then come hi and lo of the groups' middles
+            auto column = [&](int c) {
+                float y = 0.0f;
+#pragma unroll
+                for (int x = 0; x < NX; ++x) {
+                    const float y0 = pmkvq_shfl(rows.out[m][8*NV + x][2*r],     4*g + c%8/2);
+                    const float y1 = pmkvq_shfl(rows.out[m][8*NV + x][2*r + 1], 4*g + c%8/2);
+                    y = c/8 == x ? (c%2 ? y1 : y0) : y;
+                }
+                return y;
+            };
+            const float sum = column(0);
+            float add = MULTI ? 0.0f : column(1) + column(2);
 #pragma unroll
             for (int i = 0; i < 2*NV; ++i) {
                 const int d = 32*i + 8*t;
-                float add = low;
                 if constexpr (MULTI) {
-                    const int column = v0 + d < Dv && op.group_v != 0 ? 1 + (v0 + d)/(int) op.group_v - v0/(int) op.group_v : 1;
-                    const int from   = 4*g + column%8/2;
-#pragma unroll
-                    for (int x = 0; x < NX; ++x) {
-                        const float y0 = pmkvq_shfl(rows.out[m][8*NV + x][2*r],     from);
-                        const float y1 = pmkvq_shfl(rows.out[m][8*NV + x][2*r + 1], from);
-                        add = column/8 == x ? (column%2 ? y1 : y0) : add;
-                    }
+                    const int group = v0 + d < Dv && op.group_v != 0 ? (v0 + d)/(int) op.group_v - v0/(int) op.group_v : 0;
+                    add = column(1 + 2*group) + column(2 + 2*group);
                 }
 #pragma unroll
                 for (int e = 0; e < 2; ++e) {

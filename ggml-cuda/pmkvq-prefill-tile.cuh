@@ -10,11 +10,13 @@
 //   scores   tile j of 8: column c stands for cell 4(j/2) + j%2 + 2(c%2) of subtile c/2, so that lane t holds the cells of subtile t
 //   output   tile j of 8: column c stands for dimension 32(j/4) + 4c + j%4
 //
-// Values of groups are x = min + code*scale. The tile holds f16(code*scale*2^e), which is rounded once, and by 2^-12 of the group's range
-// and not of x; e is such that scales are no subnormals. Minima are columns of their own:
-//   K      more dimensions: (min, min, rest, 0) of a group against (hi, lo, hi, 0) of the sum of its queries; rest makes up for the rounding
-//          of the scale in the middle of the range
-//   V      more rows: ones, whose product is the sum of the weights as they were rounded, then the minima of the slice's groups
+// Codes are signed in the tile: code - mid, mid the middle of the codes. In K they stand as they are, exactly, and a score is multiplied by its
+// cell's scale (where a row has several groups: by the largest of them, and the codes by what theirs is of it). In V they are multiplied by
+// their scale times 2^e, the same e for the item, such that no scale is subnormal: rounded twice, by 2^-12 of half the group's range. What is
+// missing to the values, min + mid*scale and the rest of a rounding, is the same for a cell's whole group: columns of their own, in two
+// halves (hi, lo).
+//   K      more dimensions: (hi, hi, lo, 0) of a group against (hi, lo, hi, 0) of the sum of its queries
+//   V      more rows: ones, whose product is the sum of the weights as they were rounded, then hi and lo of the slice's groups
 
 #pragma once
 
@@ -57,8 +59,8 @@ struct pmkvq_prefill_memory {
 
     static constexpr int GROUPS_K = MULTI ? 4*NS : 1;
     static constexpr int GROUPS_V = MULTI ? 4*NV : 1;           // of a slice
-    static constexpr int STEPS    = (GROUPS_K + 3)/4;           // of 16 columns of minima of K
-    static constexpr int NX       = (GROUPS_V + 1 + 7)/8;       // tiles of 8 rows of ones and minima of V
+    static constexpr int STEPS    = (GROUPS_K + 3)/4;           // of 16 columns of middles of K
+    static constexpr int NX       = (2*GROUPS_V + 1 + 7)/8;     // tiles of 8 rows of ones and middles of V
 
     // loads of a thread, of 16-bit cells: the most
     static constexpr int TASKS_K = (128*NS + THREADS - 1)/THREADS;
@@ -77,13 +79,14 @@ struct pmkvq_prefill_memory {
     static constexpr int STAGE   = QUERIES + WARPS*M*QUERY;     // [slot][THREADS]: as it comes from the cache
     static constexpr int SCALE_K = STAGE + (STAGED ? 4*(TASKS_K + TASKS_V)*THREADS : 0); // 2 places: [group][64 cells] halves
     static constexpr int SCALE_V = SCALE_K + 2*GROUPS_K*8;      // 2 places: [group][64 cells in the tile's order] halves
-    static constexpr int MIN_K   = SCALE_V + 2*GROUPS_V*8;      // 3 places: [STEPS][64 rows][4 groups] of four halves
-    static constexpr int MIN_V   = MIN_K + 3*STEPS*128;         // 3 places: NX tiles
-    static constexpr int VISIBLE = MIN_V + 3*NX*8*tile::V_STRIDE; // 4 places: [warp][m][lane] bits of cells
+    static constexpr int MID_K   = SCALE_V + 2*GROUPS_V*8;      // 3 places: [STEPS][64 rows][4 groups] of four halves
+    static constexpr int MID_V   = MID_K + 3*STEPS*128;         // 3 places: NX tiles
+    static constexpr int UNIT_K  = MID_V + 3*NX*8*tile::V_STRIDE; // 3 places: [64 cells in the tile's order] floats
+    static constexpr int VISIBLE = UNIT_K + 3*16;               // 4 places: [warp][m][lane] bits of cells
     static constexpr int STATE   = VISIBLE + 4*WARPS*M*8;       // 4 places: [warp], 1: the mask has values, 2: sees something
     static constexpr int ITEMS   = STATE + 4*2;                 // 4 places
-    static constexpr int UNITS   = ITEMS + 4*5;                 // 3 places of 8 bytes: 2^-e of K and V
-    static constexpr int FLAGS   = UNITS + 2;                   // 3 ints: somebody sees something
+    static constexpr int UNIT_V  = ITEMS + 4*5;                 // 3 floats: 2^-e
+    static constexpr int FLAGS   = UNIT_V + 1;                  // 3 ints: somebody sees something
     static constexpr int CELLS   = FLAGS + 1;                   // [warp]: extent of the current batch's cells
     static constexpr int TILES   = CELLS + WARPS;
 

@@ -7,8 +7,16 @@
 
 #include "pmkvq-prefill-tile.cuh"
 
+// -(1024 + mid), mid is the middle of the codes
+template <int W>
+static __device__ __forceinline__ constexpr uint32_t pmkvq_offset_1() { return W == 8 ? 0xe480e480u : W == 4 ? 0xe408e408u : 0xe402e402u; }
+
+// times s, rounded
+template <int W>
+static __device__ __forceinline__ uint32_t pmkvq_offset(uint32_t s) { return pmkvq_mul_h2(s, pmkvq_offset_1<W>()); }
+
 // four codes, one in each byte from bit W*quad, times their scales: those of bytes 0 and 2, and of 1 and 3. 1024 + code is the half of
-// the bits 0x6400 | code; b = -1024 s, so that code*s is rounded once
+// the bits 0x6400 | code, and b is about -(1024 + mid) s
 template <int W>
 static __device__ __forceinline__ uint2 pmkvq_codes(uint32_t w, int quad, uint32_t s0, uint32_t b0, uint32_t s1, uint32_t b1) {
     uint32_t even, odd;
@@ -39,19 +47,17 @@ static __device__ __forceinline__ uint4 pmkvq_codes2(
     return make_uint4(x.x, x.y, y.x, y.y);
 }
 
-// -1024 s
-static __device__ __forceinline__ uint32_t pmkvq_bias_of(uint32_t s) { return pmkvq_mul_h2(s, 0xe400e400u); }
-
+template <int W>
 static __device__ __forceinline__ void pmkvq_scales_of(const uint4 & x, uint32_t (&s)[4], uint32_t (&b)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         s[i] = pmkvq_word(x, i);
-        b[i] = pmkvq_bias_of(s[i]);
+        b[i] = pmkvq_offset<W>(s[i]);
     }
 }
 
-// scales: [group][64 cells]; group: dimensions of one, 0 if there is one only
-template <int W, bool PUT, int NS, int NV, int THREADS, bool STAGED>
+// MULTI: scales are [group][64 cells], group the dimensions of one, 0 if there is one only. Else codes have no scale
+template <int W, bool PUT, bool MULTI, int NS, int NV, int THREADS, bool STAGED>
 static __device__ __forceinline__ void pmkvq_task_k(
         const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw, const uint8_t * const * base, int D,
         const uint16_t * scales, int group) {
@@ -92,12 +98,12 @@ static __device__ __forceinline__ void pmkvq_task_k(
                 raw.ask_half(4*k, 0, p);
             } else {
                 const uint2    x  = raw.get_half(4*k, p);
-                const uint32_t sc = *(const uint32_t *) (scales + (group ? 16*r/group*PMKVQ_ITEM : 0) + 16*sub + 2*pair);
+                const uint32_t sc = MULTI ? *(const uint32_t *) (scales + (group ? 16*r/group*PMKVQ_ITEM : 0) + 16*sub + 2*pair) : 0x3c003c00u;
 #pragma unroll
                 for (int e = 0; e < 2; ++e) {
                     const uint32_t w = e ? x.y : x.x;
-                    const uint32_t s = pmkvq_perm(sc, sc, e ? 0x3232 : 0x1010);
-                    const uint32_t b = pmkvq_bias_of(s);
+                    const uint32_t s = MULTI ? pmkvq_perm(sc, sc, e ? 0x3232 : 0x1010) : sc;
+                    const uint32_t b = MULTI ? pmkvq_offset<W>(s) : pmkvq_offset_1<W>();
                     tile.k_piece(16*sub + 2*pair + e, 2*r)     = pmkvq_codes2<W>(w, 0, w, 1, s, b);
                     tile.k_piece(16*sub + 2*pair + e, 2*r + 1) = pmkvq_codes2<W>(w, 2, w, 3, s, b);
                 }
@@ -119,13 +125,14 @@ static __device__ __forceinline__ void pmkvq_task_k(
             } else {
                 const uint4 x0 = raw.get(4*k, p);
                 const uint4 x1 = W == 8 ? raw.get(4*k + 1, p + 64) : x0;
-                const uint2 sc = *(const uint2 *) (scales + (group ? 8*piece/group*PMKVQ_ITEM : 0) + 16*sub + 4*four);
+                const uint2 one = make_uint2(0x3c003c00u, 0x3c003c00u);
+                const uint2 sc  = MULTI ? *(const uint2 *) (scales + (group ? 8*piece/group*PMKVQ_ITEM : 0) + 16*sub + 4*four) : one;
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
                     const uint32_t two = j/2 ? sc.y : sc.x;
-                    const uint32_t s   = pmkvq_perm(two, two, j%2 ? 0x3232 : 0x1010);
-                    tile.k_piece(16*sub + 4*four + j, piece) =
-                        pmkvq_codes2<W>(pmkvq_word(x0, j), 0, pmkvq_word(x1, j), W == 8 ? 0 : 1, s, pmkvq_bias_of(s));
+                    const uint32_t s   = MULTI ? pmkvq_perm(two, two, j%2 ? 0x3232 : 0x1010) : two;
+                    const uint32_t b   = MULTI ? pmkvq_offset<W>(s) : pmkvq_offset_1<W>();
+                    tile.k_piece(16*sub + 4*four + j, piece) = pmkvq_codes2<W>(pmkvq_word(x0, j), 0, pmkvq_word(x1, j), W == 8 ? 0 : 1, s, b);
                 }
             }
         }
@@ -197,7 +204,7 @@ static __device__ __forceinline__ void pmkvq_task_v(
 #pragma unroll
                 for (int y = 0; y < 2; ++y) {
                     uint32_t s[4], b[4];
-                    pmkvq_scales_of(z[y], s, b);
+                    pmkvq_scales_of<W>(z[y], s, b);
                     tile.v_piece(d,     2*sub + y) = pmkvq_codes2<W>(x.x, 2*y, x.x, 2*y + 1, s, b);
                     tile.v_piece(d + 1, 2*sub + y) = pmkvq_codes2<W>(x.y, 2*y, x.y, 2*y + 1, s, b);
                 }
@@ -237,7 +244,7 @@ static __device__ __forceinline__ void pmkvq_task_v(
                     const uint4 x0 = raw.get(4*k, p);
                     const uint4 x1 = W == 8 ? raw.get(4*k + 1, p + 4*D) : x0;
                     uint32_t s[4], b[4];
-                    pmkvq_scales_of(((const uint4 *) of(d))[piece], s, b);
+                    pmkvq_scales_of<W>(((const uint4 *) of(d))[piece], s, b);
 #pragma unroll
                     for (int j = 0; j < 4; ++j) {
                         tile.v_piece(d + j, piece) = pmkvq_codes2<W>(pmkvq_word(x0, j), 0, pmkvq_word(x1, j), W == 8 ? 0 : 1, s, b);

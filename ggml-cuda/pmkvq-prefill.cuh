@@ -16,17 +16,17 @@
 #include "pmkvq-prefill-rows.cuh"
 #include "pmkvq-prefill-unpack.cuh"
 
-template <bool PUT, int NS, int NV, int THREADS, bool STAGED>
+template <bool PUT, bool MULTI, int NS, int NV, int THREADS, bool STAGED>
 static __device__ __forceinline__ void pmkvq_tasks(
         const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw_k, const pmkvq_raw<STAGED, THREADS> & raw_v,
         const pmkvq_prefill_item & item, const pmkvq_op_attn & op, int v0, const uint16_t * scales_k, int group_k, const uint16_t * scales_v, int group_v) {
     const int Dk = op.head_dim_k;
     const int Dv = op.head_dim_v;
     switch (item.width[0]) {
-        case 16: pmkvq_task_k<16, PUT>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
-        case  8: pmkvq_task_k< 8, PUT>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
-        case  4: pmkvq_task_k< 4, PUT>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
-        default: pmkvq_task_k< 2, PUT>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
+        case 16: pmkvq_task_k<16, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
+        case  8: pmkvq_task_k< 8, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
+        case  4: pmkvq_task_k< 4, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
+        default: pmkvq_task_k< 2, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
     }
     switch (item.width[1]) {
         case 16: pmkvq_task_v<16, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v); break;
@@ -75,9 +75,23 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
     pmkvq_prefill_items items(op, chunk);
     items.look_at_cells(op, (int4 *) (smem + MEM::CELLS), WARPS);
 
+    // the tokens of this warp's rows, and the pieces of 16 bytes of their masks in an item
+    pmkvq_syncthreads();
+    if (lane == 0) {
+        int first = 0x7fffffff, last = -1;
+        for (int r = 0; r < 16*M; ++r) {
+            const int token = pmkvq_prefill_queries<MEM>(smem, warp*M + r/16).token(r%16);
+            first = min(first, token >= 0 ? token : first);
+            last  = max(last, token);
+        }
+        *(int2 *) (smem + MEM::CELLS + warp) = make_int2(first, last >= 0 ? 8*(last - first + 1) : 0);
+    }
+    pmkvq_syncwarp();
+
     auto * const describe = (pmkvq_prefill_item *) (smem + MEM::ITEMS);
     auto * const flags    = (int *) (smem + MEM::FLAGS);
-    auto * const units    = (float2 *) (smem + MEM::UNITS);
+    auto * const units_k  = (float *) (smem + MEM::UNIT_K);
+    auto * const units_v  = (float *) (smem + MEM::UNIT_V);
     auto * const states   = (int *) (smem + MEM::STATE) + warp;
     auto * const visible  = (uint32_t *) (smem + MEM::VISIBLE) + warp*M*32 + lane;
 
@@ -115,16 +129,18 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
 
                     const tile_t tile(smem + MEM::TILES + (stages == 2 ? (i + 1)%2*tile_t::PIECES : 0));
                     float s[M][8][4];
-                    pmkvq_prefill_scores<MEM, NS>(s, smem, warp*M, tile.k, (const uint2 *) (smem + MEM::MIN_K) + three*MEM::STEPS*256,
+                    pmkvq_prefill_scores<MEM, NS>(s, smem, warp*M, tile.k, (const uint2 *) (smem + MEM::MID_K) + three*MEM::STEPS*256,
                         it.width[0] < 16 ? (n_groups_k + 3)/4 : 0, lane);
 
-                    const float2 unit = units[three];
+                    if (it.width[0] < 16) {
+                        pmkvq_prefill_scale(s, units_k + three*PMKVQ_ITEM, lane);
+                    }
                     float k[M][2];
 #pragma unroll
                     for (int m = 0; m < M; ++m) {
                         const pmkvq_prefill_queries<MEM> q(smem, warp*M + m);
-                        k[m][0] = q.inv(g)*unit.x;
-                        k[m][1] = q.inv(g + 8)*unit.x;
+                        k[m][0] = q.inv(g);
+                        k[m][1] = q.inv(g + 8);
                     }
                     if (op.softcap != 0.0f || (state & 1)) {
 #pragma unroll
@@ -154,10 +170,11 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                             }
                         }
                     }
+                    const float unit = units_v[three];
                     uint32_t w[M][4][4];
                     pmkvq_prefill_weights(rows, w, s, k);
-                    pmkvq_prefill_values<MEM, 8*NV>(rows, 0, tile.v, w, unit.y, lane);
-                    pmkvq_prefill_values<MEM, MEM::NX>(rows, 8*NV, smem + MEM::MIN_V + three*MEM::NX*8*tile_t::V_STRIDE, w, unit.y, lane);
+                    pmkvq_prefill_values<MEM, 8*NV>(rows, 0, tile.v, w, unit, lane);
+                    pmkvq_prefill_values<MEM, MEM::NX>(rows, 8*NV, smem + MEM::MID_V + three*MEM::NX*8*tile_t::V_STRIDE, w, unit, lane);
                 }
             } else {
                 const int  number2 = items.number(i + 2);
@@ -168,21 +185,15 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                 const pmkvq_prefill_item & it0 = describe[(i + 4)%4]; // i
                 const bool live1 = (live & 1) && it1.width[0] != 0;
 
-                // ask for what the next steps look at
-                uint4 words[M][2][2];
-                const bool ahead = some2 && cached2 && aligned && PMKVQ_ITEM*(number2 + 1) <= (int) op.n_kv;
-                if (ahead) {
-#pragma unroll
-                    for (int m = 0; m < M; ++m) {
-                        const pmkvq_prefill_queries<MEM> q(smem, warp*M + m);
-#pragma unroll
-                        for (int r = 0; r < 2; ++r) {
-                            const uint4 * p = (const uint4 *) ((const char *) op.mask + max(q.token(g + 8*r), 0)*op.mask_nb_token + 2*(PMKVQ_ITEM*number2 + 16*t));
-                            words[m][r][0] = pmkvq_ldg(p);
-                            words[m][r][1] = pmkvq_ldg(p + 1);
-                        }
-                    }
-                }
+                // ask for what the next steps look at: the first pieces of the masks
+                const bool  ahead = some2 && cached2 && aligned && PMKVQ_ITEM*(number2 + 1) <= (int) op.n_kv;
+                const uint4 none  = make_uint4(0, 0, 0, 0);
+                const int2  span  = *(const int2 *) (smem + MEM::CELLS + warp);
+                auto mask_at = [&](int x) {
+                    const uint4 * row = (const uint4 *) ((const char *) op.mask + (span.x + x/8)*op.mask_nb_token + 2*PMKVQ_ITEM*number2);
+                    return x < span.y ? pmkvq_ldg(row + x%8) : none;
+                };
+                uint4 words[2] = { ahead ? mask_at(lane) : none, ahead ? mask_at(lane + 32) : none };
                 const int entry = some2 && cached2 && warp == 2 ? pmkvq_ask_entry(op, number2, lane) : 0;
                 auto ask_k = [&](int x) { return pmkvq_ask_range(op.params_k, n_groups_k, op.n_head_kv, number1, head, x, lane); };
                 auto ask_v = [&](int x) { return pmkvq_ask_range(op.params_v, n_groups_v, op.n_head_kv, number1, head, first_v + x, lane); };
@@ -202,7 +213,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                         pmkvq_put_current(tile, op, head, first, min(PMKVQ_ITEM, (int) op.n_tokens - first), v0);
                     } else {
                         pmkvq_cp_async_wait<0>();
-                        pmkvq_tasks<true>(tile, raw_k, raw_v, it0, op, v0, (const uint16_t *) (smem + MEM::SCALE_K + i%2*MEM::GROUPS_K*8), group_k,
+                        pmkvq_tasks<true, MULTI>(tile, raw_k, raw_v, it0, op, v0, (const uint16_t *) (smem + MEM::SCALE_K + i%2*MEM::GROUPS_K*8), group_k,
                             (const uint16_t *) (smem + MEM::SCALE_V + i%2*MEM::GROUPS_V*8), group_v);
                     }
                 }
@@ -210,24 +221,18 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                 // fetch
                 if (live1) {
                     if (STAGED && it1.width[0] != PMKVQ_CURRENT) {
-                        pmkvq_tasks<false>(tile_t(smem), raw_k, raw_v, it1, op, v0, nullptr, group_k, nullptr, group_v);
+                        pmkvq_tasks<false, MULTI>(tile_t(smem), raw_k, raw_v, it1, op, v0, nullptr, group_k, nullptr, group_v);
                         pmkvq_cp_async_commit();
                     }
-                    if (warp == 0) {
-                        float unit = 1.0f;
-                        if (it1.width[0] < 16) {
-                            unit = pmkvq_scales_k<MULTI>((uint16_t *) (smem + MEM::SCALE_K + (i + 1)%2*MEM::GROUPS_K*8),
-                                (uint2 *) (smem + MEM::MIN_K) + prev3*MEM::STEPS*256, it1.width[0], n_groups_k, range, ask_k, lane);
-                        }
-                        if (lane == 0) {
-                            units[prev3].x = unit;
-                        }
+                    if (warp == 0 && it1.width[0] < 16) {
+                        pmkvq_scales_k<MULTI>((uint16_t *) (smem + MEM::SCALE_K + (i + 1)%2*MEM::GROUPS_K*8),
+                            (uint2 *) (smem + MEM::MID_K) + prev3*MEM::STEPS*256, units_k + prev3*PMKVQ_ITEM, it1.width[0], n_groups_k, range, ask_k, lane);
                     }
                     if (warp == 1) {
                         const float unit = pmkvq_scales_v<MULTI, tile_t::V_STRIDE>((uint16_t *) (smem + MEM::SCALE_V + (i + 1)%2*MEM::GROUPS_V*8),
-                            smem + MEM::MIN_V + prev3*MEM::NX*8*tile_t::V_STRIDE, it1.width[1], slice_v, range, ask_v, lane);
+                            smem + MEM::MID_V + prev3*MEM::NX*8*tile_t::V_STRIDE, it1.width[1], slice_v, range, ask_v, lane);
                         if (lane == 0) {
-                            units[prev3].y = unit;
+                            units_v[prev3] = unit;
                         }
                     }
                 }
@@ -242,37 +247,25 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                         there[m] = (q.token(g) >= 0 ? 0x0000ffff : 0) | (q.token(g + 8) >= 0 ? 0xffff0000 : 0);
                         vis[m]   = 0xffffffff;
                     }
-                    uint32_t any = 0;
+                    uint32_t any = !ahead;
                     if (ahead) {
-#pragma unroll
-                        for (int m = 0; m < M; ++m) {
-#pragma unroll
-                            for (int x = 0; x < 4; ++x) {
-                                const uint4 & y = words[m][x/2][x%2];
-                                any |= y.x | y.y | y.z | y.w;
-                            }
+                        any = (words[0].x | words[0].y | words[0].z | words[0].w) | (words[1].x | words[1].y | words[1].z | words[1].w);
+                        for (int x = lane + 64; x < span.y; x += 32) {
+                            const uint4 y = mask_at(x);
+                            any |= y.x | y.y | y.z | y.w;
                         }
                     }
-                    if (!ahead || pmkvq_any(any != 0)) {
+                    if (pmkvq_any(any != 0)) {
+#pragma unroll 1
+                        for (int x = 0; x < 2*M; ++x) {
+                            const int token = pmkvq_prefill_queries<MEM>(smem, warp*M + x/2).token(g + x%2*8);
+                            const uint16_t * row = (const uint16_t *) ((const char *) op.mask + max(token, 0)*op.mask_nb_token);
+                            const int first = PMKVQ_ITEM*number2 + 16*t;
+                            const uint32_t bits = token < 0 ? 0 : cached2 ? pmkvq_visible16(row, first, op.n_kv, aligned, values)
+                                                                          : pmkvq_visible_tokens(op, items, row, first, values);
 #pragma unroll
-                        for (int m = 0; m < M; ++m) {
-                            const pmkvq_prefill_queries<MEM> q(smem, warp*M + m);
-                            vis[m] = 0;
-#pragma unroll
-                            for (int r = 0; r < 2; ++r) {
-                                const int token = q.token(g + 8*r);
-                                const uint16_t * row = (const uint16_t *) ((const char *) op.mask + max(token, 0)*op.mask_nb_token);
-                                const int first = PMKVQ_ITEM*number2 + 16*t;
-                                uint32_t bits = 0;
-                                if (token < 0) {
-                                } else if (ahead) {
-                                    bits = pmkvq_visible_words(words[m][r], values);
-                                } else if (cached2) {
-                                    bits = pmkvq_visible16(row, first, op.n_kv, aligned, values);
-                                } else {
-                                    bits = pmkvq_visible_tokens(op, items, row, first, values);
-                                }
-                                vis[m] |= bits << (16*r);
+                            for (int m = 0; m < M; ++m) {
+                                vis[m] &= x/2 == m ? x%2 ? bits << 16 | 0x0000ffff : bits | 0xffff0000 : 0xffffffff;
                             }
                         }
                     }
