@@ -39,6 +39,14 @@ static __device__ __forceinline__ void pmkvq_fill_queries(
     for (int i = lane; i < MEM::STEPS*32; i += 32) {
         to[MEM::SUMS + i] = make_uint4(0, 0, 0, 0);
     }
+    if (lane < 16) {
+        int token = 0, h = 0;
+        const bool there = tile < tiling.tiles && tiling.row(tile, lane, op.n_tokens, token, h);
+        const int  hq    = head_kv*tiling.ratio + h;
+        ((float *) (to + MEM::SLOPE))[lane] = (there ? pmkvq_slope(op.max_bias, op.n_head, hq) : 0.0f)*LOG2E;
+        ((int   *) (to + MEM::TOKEN))[lane] = there ? token : -1;
+        ((int   *) (to + MEM::HEAD ))[lane] = hq;
+    }
     pmkvq_syncwarp();
 #pragma unroll 1
     for (int r0 = 0; r0 < 16; r0 += ROWS) {
@@ -46,19 +54,13 @@ static __device__ __forceinline__ void pmkvq_fill_queries(
         float largest[ROWS];
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
-            int token = 0, h = 0;
-            const bool there = tile < tiling.tiles && tiling.row(tile, r0 + r, op.n_tokens, token, h);
-            const int  hq    = head_kv*tiling.ratio + h;
-            const float * p = (const float *) ((const char *) op.q + (there ? hq*op.q_nb_head + token*op.q_nb_token : 0));
+            const int  token = ((const int *) (to + MEM::TOKEN))[r0 + r];
+            const int  hq    = ((const int *) (to + MEM::HEAD ))[r0 + r];
+            const bool there = token >= 0;
+            const float * p  = (const float *) ((const char *) op.q + (there ? hq*op.q_nb_head + token*op.q_nb_token : 0)) + lane;
 #pragma unroll
             for (int k = 0; k < 2*NS; ++k) {
-                const int d = lane + 32*k;
-                x[r][k] = there && d < D ? p[d] : 0.0f;
-            }
-            if (lane == 0) {
-                ((float *) (to + MEM::SLOPE))[r0 + r] = (there ? pmkvq_slope(op.max_bias, op.n_head, hq) : 0.0f)*LOG2E;
-                ((int   *) (to + MEM::TOKEN))[r0 + r] = there ? token : -1;
-                ((int   *) (to + MEM::HEAD ))[r0 + r] = hq;
+                x[r][k] = there && lane + 32*k < D ? p[32*k] : 0.0f;
             }
         }
 #pragma unroll
