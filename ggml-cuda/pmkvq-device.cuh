@@ -88,6 +88,12 @@ static __device__ __forceinline__ float pmkvq_fma_rn(float a, float b, float c) 
 
 static __device__ __forceinline__ uint32_t pmkvq_float_bits(float x) { return __float_as_uint(x); }
 
+// x, but the compiler does not know: what is made of it in a loop is made there, and not kept in registers all the time
+static __device__ __forceinline__ int pmkvq_opaque(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 // bits that are set
 static __device__ __forceinline__ int pmkvq_popc(uint32_t x) { return __popc(x); }
 

@@ -9,18 +9,15 @@ struct pmkvq_prefill_items {
     int chunk;
     int n_chunk;
     int n_cached; // of all chunks
-    int n;        // of this one
+    int n_cur;
 
-    // cells of the current batch: first and last, and whether they follow one another
-    int  first;
-    int  last;
-    bool run;
-
-    __device__ __forceinline__ pmkvq_prefill_items(const pmkvq_op_attn & op, int chunk) : chunk(chunk), n_chunk(op.n_chunk), first(0), last(-1), run(true) {
+    __device__ __forceinline__ pmkvq_prefill_items(const pmkvq_op_attn & op, int chunk) : chunk(chunk), n_chunk(op.n_chunk) {
         n_cached = min(2*(int) op.n_blocks, ((int) op.n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM);
-        const int all = n_cached + (op.k_cur ? ((int) op.n_tokens + PMKVQ_ITEM - 1)/PMKVQ_ITEM : 0);
-        n = chunk < all ? (all - chunk + n_chunk - 1)/n_chunk : 0;
+        n_cur    = op.k_cur ? ((int) op.n_tokens + PMKVQ_ITEM - 1)/PMKVQ_ITEM : 0;
     }
+
+    // of this chunk
+    __device__ __forceinline__ int count() const { return chunk < n_cached + n_cur ? (n_cached + n_cur - chunk + n_chunk - 1)/n_chunk : 0; }
 
     __device__ __forceinline__ bool cached(int i) const { return chunk + i*n_chunk < n_cached; }
 
@@ -29,15 +26,23 @@ struct pmkvq_prefill_items {
         const int x = chunk + i*n_chunk;
         return x < n_cached ? x : x - n_cached;
     }
+};
 
-    // extent of the batch's cells; places: an int4 for each warp, n_warp of them. Barriers stand within
-    __device__ __forceinline__ void look_at_cells(const pmkvq_op_attn & op, int4 * places, int n_warp) {
-        if (!op.k_cur) {
-            return;
-        }
-        const int c0 = (int) op.cells[0];
+// what a warp knows of masks: the tokens of its rows, and the cells of the current batch. In shared memory: registers are scarce
+struct pmkvq_prefill_span {
+    int token;  // the first
+    int pieces; // of 16 bytes of their masks in an item
+    int first;  // cell
+    int last;   // twice the last cell, and 1 if they follow one another
+
+    __device__ __forceinline__ bool run() const { return last & 1; }
+
+    // places: one for each warp, n_warp of them. Barriers stand within
+    static __device__ __forceinline__ void look_at_cells(const pmkvq_op_attn & op, pmkvq_prefill_span * places, int n_warp) {
+        const int lane = threadIdx.x%32;
+        const int c0   = op.k_cur ? (int) op.cells[0] : 0;
         int lo = 0x7fffffff, hi = -1, jumps = 0;
-        for (int i = threadIdx.x; i < (int) op.n_tokens; i += 32*n_warp) {
+        for (int i = threadIdx.x; i < (op.k_cur ? (int) op.n_tokens : 0); i += 32*n_warp) {
             const int c = (int) op.cells[i];
             lo = min(lo, c);
             hi = max(hi, c);
@@ -45,37 +50,41 @@ struct pmkvq_prefill_items {
         }
 #pragma unroll
         for (int x = 16; x > 0; x /= 2) {
-            const int lane = threadIdx.x%32;
             lo     = min(lo, pmkvq_shfl(lo, lane ^ x));
             hi     = max(hi, pmkvq_shfl(hi, lane ^ x));
             jumps |= pmkvq_shfl(jumps, lane ^ x);
         }
-        if (threadIdx.x%32 == 0) {
-            places[threadIdx.x/32] = make_int4(lo, hi, jumps, 0);
+        if (lane == 0) {
+            places[threadIdx.x/32] = { 0, jumps, lo, hi };
         }
         pmkvq_syncthreads();
-        first = 0x7fffffff;
+        jumps = 0;
         for (int w = 0; w < n_warp; ++w) {
-            const int4 x = places[w];
-            first = min(first, x.x);
-            last  = max(last,  x.y);
-            run   = run && x.z == 0;
+            const pmkvq_prefill_span x = places[w];
+            jumps |= x.pieces;
+            lo = min(lo, x.first);
+            hi = max(hi, x.last);
+        }
+        pmkvq_syncthreads();
+        if (lane == 0) {
+            places[threadIdx.x/32] = { 0, 0, lo, 2*hi + (jumps == 0) };
         }
     }
 
     // the cell of a token of the batch
-    __device__ __forceinline__ int cell(const pmkvq_op_attn & op, int token) const { return run ? first + token : (int) op.cells[token]; }
+    __device__ __forceinline__ int cell(const pmkvq_op_attn & op, int token) const { return run() ? first + token : (int) op.cells[token]; }
 
     // takes cells of the current batch out of the bits of 16 cells from `cell` of item `number`: they are not read from the cache
     template <int M>
     __device__ __forceinline__ void leave_out(const pmkvq_op_attn & op, int number, int cell, uint32_t (&vis)[M]) const {
-        if (last < PMKVQ_ITEM*number || first >= PMKVQ_ITEM*(number + 1)) {
+        const int end = (last >> 1) + 1;
+        if (end <= PMKVQ_ITEM*number || first >= PMKVQ_ITEM*(number + 1)) {
             return;
         }
         uint32_t out = 0;
-        if (run) {
-            const int lo = min(max(first - cell,    0), 16);
-            const int hi = min(max(last + 1 - cell, 0), 16);
+        if (run()) {
+            const int lo = min(max(first - cell, 0), 16);
+            const int hi = min(max(end - cell,   0), 16);
             out = (1u << hi) - (1u << lo);
         } else {
             const int lane = threadIdx.x%32;
@@ -98,11 +107,11 @@ struct pmkvq_prefill_items {
 
 // what a row sees of 16 tokens of the current batch from `first`; columns of the mask are the tokens' cells
 static __device__ __forceinline__ uint32_t pmkvq_visible_tokens(
-        const pmkvq_op_attn & op, const pmkvq_prefill_items & items, const uint16_t * row, int first, bool & values) {
+        const pmkvq_op_attn & op, const pmkvq_prefill_span & span, const uint16_t * row, int first, bool & values) {
     uint32_t bits = 0;
 #pragma unroll 4
     for (int i = 0; i < 16; ++i) {
-        const int cell = first + i < (int) op.n_tokens ? items.cell(op, first + i) : -1;
+        const int cell = first + i < (int) op.n_tokens ? span.cell(op, first + i) : -1;
         const uint16_t m   = cell >= 0 && cell < (int) op.n_kv ? row[cell] : 0xfc00;
         bits |= m != 0xfc00 ? 1u << i : 0;
         values = values || (m != 0xfc00 && (m & 0x7fff) != 0);
@@ -184,7 +193,7 @@ static __device__ __forceinline__ uint2 pmkvq_ask_range(const uint16_t * params,
 }
 
 // Of an item's K, by one warp: scales of groups in units of the cell's largest (with one group there is nothing to be told), columns of
-// middles ([STEPS][64 rows][4 groups]) and the cells' units ([64] in the tile's order), by which scores are multiplied. ask(group): the
+// middles ([STEPS][64 rows][groups beside one another]) and the cells' units ([64] in the tile's order), by which scores are multiplied. ask(group): the
 // lane's words; first: those of group 0
 template <bool MULTI, typename ASK>
 static __device__ __forceinline__ void pmkvq_scales_k(
@@ -221,7 +230,7 @@ static __device__ __forceinline__ void pmkvq_scales_k(
             // cell 16a + 4q + c has row 8(2q + c%2) + 2a + c/2, as in scores
             const int cell = 2*lane + i;
             const int row  = 8*(cell%16/4*2 + cell%2) + cell/16*2 + cell%4/2;
-            middles[(g/4*PMKVQ_ITEM + row)*4 + g%4] = make_uint2(hi | hi << 16, pmkvq_f2h(middle - pmkvq_h2f((uint16_t) hi)));
+            middles[MULTI ? (g/4*PMKVQ_ITEM + row)*4 + g%4 : row] = make_uint2(hi | hi << 16, pmkvq_f2h(middle - pmkvq_h2f((uint16_t) hi)));
         }
         if (MULTI) {
             ((uint32_t *) scales)[g*(PMKVQ_ITEM/2) + lane] = s[0] | s[1] << 16;

@@ -90,7 +90,8 @@ static __device__ __forceinline__ void pmkvq_prefill_scores(
             }
 #pragma unroll
             for (int j = 0; j < 8; ++j) {
-                const uint2 b = middles[(c*PMKVQ_ITEM + 8*j + g)*4 + t];
+                // with one group the lanes t > 0 have queries of 0
+                const uint2 b = middles[(c*PMKVQ_ITEM + 8*j + g)*MEM::BESIDE + (MEM::BESIDE > 1 ? t : 0)];
 #pragma unroll
                 for (int m = 0; m < M; ++m) {
                     pmkvq_mma_f16(s[m][j], a[m], b.x, b.y);

@@ -59,6 +59,7 @@ struct pmkvq_prefill_memory {
 
     static constexpr int GROUPS_K = MULTI ? 4*NS : 1;
     static constexpr int GROUPS_V = MULTI ? 4*NV : 1;           // of a slice
+    static constexpr int BESIDE   = MULTI ? 4 : 1;              // groups that have a place in a row of middles of K
     static constexpr int STEPS    = (GROUPS_K + 3)/4;           // of 16 columns of middles of K
     static constexpr int NX       = (2*GROUPS_V + 1 + 7)/8;     // tiles of 8 rows of ones and middles of V
 
@@ -79,16 +80,16 @@ struct pmkvq_prefill_memory {
     static constexpr int STAGE   = QUERIES + WARPS*M*QUERY;     // [slot][THREADS]: as it comes from the cache
     static constexpr int SCALE_K = STAGE + (STAGED ? 4*(TASKS_K + TASKS_V)*THREADS : 0); // 2 places: [group][64 cells] halves
     static constexpr int SCALE_V = SCALE_K + 2*GROUPS_K*8;      // 2 places: [group][64 cells in the tile's order] halves
-    static constexpr int MID_K   = SCALE_V + 2*GROUPS_V*8;      // 3 places: [STEPS][64 rows][4 groups] of four halves
-    static constexpr int MID_V   = MID_K + 3*STEPS*128;         // 3 places: NX tiles
+    static constexpr int MID_K   = SCALE_V + 2*GROUPS_V*8;      // 3 places: [STEPS][64 rows][BESIDE] of four halves
+    static constexpr int MID_V   = MID_K + 3*STEPS*32*BESIDE;       // 3 places: NX tiles
     static constexpr int UNIT_K  = MID_V + 3*NX*8*tile::V_STRIDE; // 3 places: [64 cells in the tile's order] floats
     static constexpr int VISIBLE = UNIT_K + 3*16;               // 4 places: [warp][m][lane] bits of cells
     static constexpr int STATE   = VISIBLE + 4*WARPS*M*8;       // 4 places: [warp], 1: the mask has values, 2: sees something
     static constexpr int ITEMS   = STATE + 4*2;                 // 4 places
     static constexpr int UNIT_V  = ITEMS + 4*5;                 // 3 floats: 2^-e
     static constexpr int FLAGS   = UNIT_V + 1;                  // 3 ints: somebody sees something
-    static constexpr int CELLS   = FLAGS + 1;                   // [warp]: extent of the current batch's cells
-    static constexpr int TILES   = CELLS + WARPS;
+    static constexpr int SPANS   = FLAGS + 1;                   // [warp]
+    static constexpr int TILES   = SPANS + WARPS;
 
     static __host__ __device__ constexpr size_t bytes(int stages) { return 16*((size_t) TILES + stages*tile::PIECES); }
 };

@@ -60,10 +60,10 @@ static __device__ __forceinline__ void pmkvq_scales_of(const uint4 & x, uint32_t
 template <int W, bool PUT, bool MULTI, int NS, int NV, int THREADS, bool STAGED>
 static __device__ __forceinline__ void pmkvq_task_k(
         const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw, const uint8_t * const * base, int D,
-        const uint16_t * scales, int group) {
+        const uint16_t * scales, int group, int thread) {
 #pragma unroll
     for (int k = 0; k < (128*NS + THREADS - 1)/THREADS; ++k) {
-        const int n = k*THREADS + threadIdx.x;
+        const int n = k*THREADS + thread;
         if ((128*NS)%THREADS != 0 && n >= 128*NS) {
             continue;
         }
@@ -178,12 +178,12 @@ static __device__ __forceinline__ void pmkvq_put_v16(const pmkvq_tile<NS, NV, TH
 template <int W, bool PUT, int NS, int NV, int THREADS, bool STAGED>
 static __device__ __forceinline__ void pmkvq_task_v(
         const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw, const uint8_t * const * base, int D, int v0,
-        const uint16_t * scales, int group) {
+        const uint16_t * scales, int group, int thread) {
     // scales of dimension d
     auto of = [&](int d) { return scales + (group ? ((v0 + d)/group - v0/group)*PMKVQ_ITEM : 0); };
 #pragma unroll
     for (int k = 0; k < (128*NV + THREADS - 1)/THREADS; ++k) {
-        const int n = k*THREADS + threadIdx.x;
+        const int n = k*THREADS + thread;
         if ((128*NV)%THREADS != 0 && n >= 128*NV) {
             continue;
         }

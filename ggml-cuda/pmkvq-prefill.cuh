@@ -19,20 +19,20 @@
 template <bool PUT, bool MULTI, int NS, int NV, int THREADS, bool STAGED>
 static __device__ __forceinline__ void pmkvq_tasks(
         const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw_k, const pmkvq_raw<STAGED, THREADS> & raw_v,
-        const pmkvq_prefill_item & item, const pmkvq_op_attn & op, int v0, const uint16_t * scales_k, int group_k, const uint16_t * scales_v, int group_v) {
+        const pmkvq_prefill_item & item, const pmkvq_op_attn & op, int v0, const uint16_t * scales_k, int group_k, const uint16_t * scales_v, int group_v, int thread) {
     const int Dk = op.head_dim_k;
     const int Dv = op.head_dim_v;
     switch (item.width[0]) {
-        case 16: pmkvq_task_k<16, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
-        case  8: pmkvq_task_k< 8, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
-        case  4: pmkvq_task_k< 4, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
-        default: pmkvq_task_k< 2, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k); break;
+        case 16: pmkvq_task_k<16, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k, thread); break;
+        case  8: pmkvq_task_k< 8, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k, thread); break;
+        case  4: pmkvq_task_k< 4, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k, thread); break;
+        default: pmkvq_task_k< 2, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k, thread); break;
     }
     switch (item.width[1]) {
-        case 16: pmkvq_task_v<16, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v); break;
-        case  8: pmkvq_task_v< 8, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v); break;
-        case  4: pmkvq_task_v< 4, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v); break;
-        default: pmkvq_task_v< 2, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v); break;
+        case 16: pmkvq_task_v<16, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v, thread); break;
+        case  8: pmkvq_task_v< 8, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v, thread); break;
+        case  4: pmkvq_task_v< 4, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v, thread); break;
+        default: pmkvq_task_v< 2, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v, thread); break;
     }
 }
 
@@ -46,8 +46,6 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
 
     const int lane = threadIdx.x%32;
     const int warp = threadIdx.x/32;
-    const int g    = lane/4;
-    const int t    = lane%4;
 
     const int n_slice = (op.head_dim_v + 64*NV - 1)/(64*NV);
     const int head    = blockIdx.y;
@@ -72,40 +70,38 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
         pmkvq_fill_queries<MEM, NS>(smem, warp*M + m, op, tiling, (blockIdx.x*WARPS + warp)*M + m, head, n_groups_k);
     }
     pmkvq_syncthreads();
-    pmkvq_prefill_items items(op, chunk);
-    items.look_at_cells(op, (int4 *) (smem + MEM::CELLS), WARPS);
+    const pmkvq_prefill_items items(op, chunk);
+    auto * const spans = (pmkvq_prefill_span *) (smem + MEM::SPANS);
+    pmkvq_prefill_span::look_at_cells(op, spans, WARPS);
 
-    // the tokens of this warp's rows, and the pieces of 16 bytes of their masks in an item
-    pmkvq_syncthreads();
-    if (lane == 0) {
-        int first = 0x7fffffff, last = -1;
-        for (int r = 0; r < 16*M; ++r) {
-            const int token = pmkvq_prefill_queries<MEM>(smem, warp*M + r/16).token(r%16);
-            first = min(first, token >= 0 ? token : first);
-            last  = max(last, token);
+    {
+        const int token = pmkvq_prefill_queries<MEM>(smem, warp*M + lane/16%M).token(lane%16);
+        int lo = token >= 0 ? token : 0x7fffffff, hi = token;
+#pragma unroll
+        for (int x = 16; x > 0; x /= 2) {
+            lo = min(lo, pmkvq_shfl(lo, lane ^ x));
+            hi = max(hi, pmkvq_shfl(hi, lane ^ x));
         }
-        *(int2 *) (smem + MEM::CELLS + warp) = make_int2(first, last >= 0 ? 8*(last - first + 1) : 0);
+        if (lane == 0) {
+            spans[warp].token  = lo;
+            spans[warp].pieces = hi >= 0 ? PMKVQ_ITEM/8*(hi - lo + 1) : 0;
+        }
+        pmkvq_syncwarp();
     }
-    pmkvq_syncwarp();
 
     auto * const describe = (pmkvq_prefill_item *) (smem + MEM::ITEMS);
     auto * const flags    = (int *) (smem + MEM::FLAGS);
     auto * const units_k  = (float *) (smem + MEM::UNIT_K);
     auto * const units_v  = (float *) (smem + MEM::UNIT_V);
-    auto * const states   = (int *) (smem + MEM::STATE) + warp;
-    auto * const visible  = (uint32_t *) (smem + MEM::VISIBLE) + warp*M*32 + lane;
-
-    const pmkvq_raw<STAGED, THREADS> raw_k = { smem + MEM::STAGE + threadIdx.x };
-    const pmkvq_raw<STAGED, THREADS> raw_v = { smem + MEM::STAGE + 4*MEM::TASKS_K*THREADS + threadIdx.x };
 
     const bool aligned = (op.mask_nb_token | (uintptr_t) op.mask)%16 == 0;
-    const bool second  = stages == 2 && warp >= WARPS/2;
 
     pmkvq_prefill_rows<M, NV, MEM::NX> rows;
 
     int live   = 0; // bit x: whether somebody sees item i+1-x
     int three  = 0; // (i+2)%3
-    for (int i = -2; i <= items.n; ++i) {
+    const int n_items = items.count();
+    for (int i = -2; i <= n_items; ++i) {
         const int next3 = three == 2 ? 0 : three + 1; // of i
         const int prev3 = three == 0 ? 2 : three - 1; // of i+1
         live = (live << 1 | (flags[prev3] != 0)) & 7;
@@ -114,22 +110,31 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
         }
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
-            if ((half == 1) == second) {
-                const pmkvq_prefill_item & it = describe[(i + 3)%4]; // i-1
-                const int state = states[(i + 3)%4*WARPS];
+            // registers are scarce: nothing that follows from the thread's number is kept in them
+            const int thread = pmkvq_opaque(threadIdx.x);
+            const int lane   = thread%32;
+            const int warp   = thread/32;
+            const int g      = lane/4;
+            const int t      = lane%4;
+            auto * const states  = (int *) (smem + MEM::STATE) + warp;
+            auto * const visible = (uint32_t *) (smem + MEM::VISIBLE) + warp*M*32 + lane;
+
+            if ((half == 1) == (stages == 2 && warp >= WARPS/2)) {
+                const pmkvq_prefill_item & it = describe[i + 3 & 3]; // i-1
+                const int state = states[(i + 3 & 3)*WARPS];
                 if ((live & 4) && (state & 2) && it.valid != 0) {
                     uint32_t vis[M];
                     bool full = true;
 #pragma unroll
                     for (int m = 0; m < M; ++m) {
-                        vis[m] = it.valid >> t & 1 ? visible[((i + 3)%4*WARPS*M + m)*32] : 0;
+                        vis[m] = it.valid >> t & 1 ? visible[((i + 3 & 3)*WARPS*M + m)*32] : 0;
                         full   = full && vis[m] == 0xffffffff;
                     }
                     full = pmkvq_all(full);
 
-                    const tile_t tile(smem + MEM::TILES + (stages == 2 ? (i + 1)%2*tile_t::PIECES : 0));
+                    const tile_t tile(smem + MEM::TILES + (stages == 2 ? (i + 1 & 1)*tile_t::PIECES : 0));
                     float s[M][8][4];
-                    pmkvq_prefill_scores<MEM, NS>(s, smem, warp*M, tile.k, (const uint2 *) (smem + MEM::MID_K) + three*MEM::STEPS*256,
+                    pmkvq_prefill_scores<MEM, NS>(s, smem, warp*M, tile.k, (const uint2 *) (smem + MEM::MID_K) + three*MEM::STEPS*64*MEM::BESIDE,
                         it.width[0] < 16 ? (n_groups_k + 3)/4 : 0, lane);
 
                     if (it.width[0] < 16) {
@@ -156,7 +161,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                         }
                         const int  first  = PMKVQ_ITEM*items.number(i - 1) + 16*t;
                         const bool cached = items.cached(i - 1);
-                        pmkvq_prefill_bias<MEM>(s, op, smem, warp*M, vis, state & 1, [&](int x) { return cached ? first + x : items.cell(op, first + x); }, lane);
+                        pmkvq_prefill_bias<MEM>(s, op, smem, warp*M, vis, state & 1, [&](int x) { return cached ? first + x : spans[warp].cell(op, first + x); }, lane);
                     }
                     if (!full) {
 #pragma unroll
@@ -177,21 +182,23 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                     pmkvq_prefill_values<MEM, MEM::NX>(rows, 8*NV, smem + MEM::MID_V + three*MEM::NX*8*tile_t::V_STRIDE, w, unit, lane);
                 }
             } else {
+                const pmkvq_raw<STAGED, THREADS> raw_k = { smem + MEM::STAGE + thread };
+                const pmkvq_raw<STAGED, THREADS> raw_v = { smem + MEM::STAGE + 4*MEM::TASKS_K*THREADS + thread };
                 const int  number2 = items.number(i + 2);
                 const bool cached2 = items.cached(i + 2);
-                const bool some2   = i + 2 < items.n;
+                const bool some2   = i + 2 < n_items;
                 const int  number1 = items.number(i + 1);
-                const pmkvq_prefill_item & it1 = describe[(i + 5)%4]; // i+1
-                const pmkvq_prefill_item & it0 = describe[(i + 4)%4]; // i
+                const pmkvq_prefill_item & it1 = describe[i + 5 & 3]; // i+1
+                const pmkvq_prefill_item & it0 = describe[i + 4 & 3]; // i
                 const bool live1 = (live & 1) && it1.width[0] != 0;
 
                 // ask for what the next steps look at: the first pieces of the masks
                 const bool  ahead = some2 && cached2 && aligned && PMKVQ_ITEM*(number2 + 1) <= (int) op.n_kv;
                 const uint4 none  = make_uint4(0, 0, 0, 0);
-                const int2  span  = *(const int2 *) (smem + MEM::CELLS + warp);
+                const pmkvq_prefill_span span = spans[warp];
                 auto mask_at = [&](int x) {
-                    const uint4 * row = (const uint4 *) ((const char *) op.mask + (span.x + x/8)*op.mask_nb_token + 2*PMKVQ_ITEM*number2);
-                    return x < span.y ? pmkvq_ldg(row + x%8) : none;
+                    const uint4 * row = (const uint4 *) ((const char *) op.mask + (span.token + x/8)*op.mask_nb_token + 2*PMKVQ_ITEM*number2);
+                    return x < span.pieces ? pmkvq_ldg(row + x%8) : none;
                 };
                 uint4 words[2] = { ahead ? mask_at(lane) : none, ahead ? mask_at(lane + 32) : none };
                 const int entry = some2 && cached2 && warp == 2 ? pmkvq_ask_entry(op, number2, lane) : 0;
@@ -207,29 +214,29 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
 
                 // unpack
                 if ((live & 2) && it0.width[0] != 0) {
-                    const tile_t tile(smem + MEM::TILES + (stages == 2 ? i%2*tile_t::PIECES : 0));
+                    const tile_t tile(smem + MEM::TILES + (stages == 2 ? (i & 1)*tile_t::PIECES : 0));
                     if (it0.width[0] == PMKVQ_CURRENT) {
                         const int first = PMKVQ_ITEM*items.number(i);
                         pmkvq_put_current(tile, op, head, first, min(PMKVQ_ITEM, (int) op.n_tokens - first), v0);
                     } else {
                         pmkvq_cp_async_wait<0>();
-                        pmkvq_tasks<true, MULTI>(tile, raw_k, raw_v, it0, op, v0, (const uint16_t *) (smem + MEM::SCALE_K + i%2*MEM::GROUPS_K*8), group_k,
-                            (const uint16_t *) (smem + MEM::SCALE_V + i%2*MEM::GROUPS_V*8), group_v);
+                        pmkvq_tasks<true, MULTI>(tile, raw_k, raw_v, it0, op, v0, (const uint16_t *) (smem + MEM::SCALE_K + (i & 1)*MEM::GROUPS_K*8), group_k,
+                            (const uint16_t *) (smem + MEM::SCALE_V + (i & 1)*MEM::GROUPS_V*8), group_v, thread);
                     }
                 }
 
                 // fetch
                 if (live1) {
                     if (STAGED && it1.width[0] != PMKVQ_CURRENT) {
-                        pmkvq_tasks<false, MULTI>(tile_t(smem), raw_k, raw_v, it1, op, v0, nullptr, group_k, nullptr, group_v);
+                        pmkvq_tasks<false, MULTI>(tile_t(smem), raw_k, raw_v, it1, op, v0, nullptr, group_k, nullptr, group_v, thread);
                         pmkvq_cp_async_commit();
                     }
                     if (warp == 0 && it1.width[0] < 16) {
-                        pmkvq_scales_k<MULTI>((uint16_t *) (smem + MEM::SCALE_K + (i + 1)%2*MEM::GROUPS_K*8),
-                            (uint2 *) (smem + MEM::MID_K) + prev3*MEM::STEPS*256, units_k + prev3*PMKVQ_ITEM, it1.width[0], n_groups_k, range, ask_k, lane);
+                        pmkvq_scales_k<MULTI>((uint16_t *) (smem + MEM::SCALE_K + (i + 1 & 1)*MEM::GROUPS_K*8),
+                            (uint2 *) (smem + MEM::MID_K) + prev3*MEM::STEPS*64*MEM::BESIDE, units_k + prev3*PMKVQ_ITEM, it1.width[0], n_groups_k, range, ask_k, lane);
                     }
                     if (warp == 1) {
-                        const float unit = pmkvq_scales_v<MULTI, tile_t::V_STRIDE>((uint16_t *) (smem + MEM::SCALE_V + (i + 1)%2*MEM::GROUPS_V*8),
+                        const float unit = pmkvq_scales_v<MULTI, tile_t::V_STRIDE>((uint16_t *) (smem + MEM::SCALE_V + (i + 1 & 1)*MEM::GROUPS_V*8),
                             smem + MEM::MID_V + prev3*MEM::NX*8*tile_t::V_STRIDE, it1.width[1], slice_v, range, ask_v, lane);
                         if (lane == 0) {
                             units_v[prev3] = unit;
@@ -250,7 +257,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                     uint32_t any = !ahead;
                     if (ahead) {
                         any = (words[0].x | words[0].y | words[0].z | words[0].w) | (words[1].x | words[1].y | words[1].z | words[1].w);
-                        for (int x = lane + 64; x < span.y; x += 32) {
+                        for (int x = lane + 64; x < span.pieces; x += 32) {
                             const uint4 y = mask_at(x);
                             any |= y.x | y.y | y.z | y.w;
                         }
@@ -262,7 +269,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                             const uint16_t * row = (const uint16_t *) ((const char *) op.mask + max(token, 0)*op.mask_nb_token);
                             const int first = PMKVQ_ITEM*number2 + 16*t;
                             const uint32_t bits = token < 0 ? 0 : cached2 ? pmkvq_visible16(row, first, op.n_kv, aligned, values)
-                                                                          : pmkvq_visible_tokens(op, items, row, first, values);
+                                                                          : pmkvq_visible_tokens(op, span, row, first, values);
 #pragma unroll
                             for (int m = 0; m < M; ++m) {
                                 vis[m] &= x/2 == m ? x%2 ? bits << 16 | 0x0000ffff : bits | 0xffff0000 : 0xffffffff;
@@ -270,25 +277,25 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                         }
                     }
                     if (cached2) {
-                        items.leave_out(op, number2, PMKVQ_ITEM*number2 + 16*t, vis);
+                        span.leave_out(op, number2, PMKVQ_ITEM*number2 + 16*t, vis);
                     }
                     uint32_t seen = 0;
 #pragma unroll
                     for (int m = 0; m < M; ++m) {
                         seen |= vis[m] & there[m];
                         // rows that don't exist see everything: what comes of them is not written
-                        visible[((i + 2)%4*WARPS*M + m)*32] = vis[m] | ~there[m];
+                        visible[((i + 2 & 3)*WARPS*M + m)*32] = vis[m] | ~there[m];
                     }
                     const bool see = pmkvq_any(seen != 0);
                     values = pmkvq_any(values);
                     if (lane == 0) {
-                        states[(i + 2)%4*WARPS] = values + 2*see;
+                        states[(i + 2 & 3)*WARPS] = values + 2*see;
                         if (see) {
                             flags[three] = 1;
                         }
                     }
                     if (warp == 2) {
-                        pmkvq_describe_item(describe[(i + 2)%4], op, cached2, number2, head, entry, lane);
+                        pmkvq_describe_item(describe[i + 2 & 3], op, cached2, number2, head, entry, lane);
                     }
                 }
             }

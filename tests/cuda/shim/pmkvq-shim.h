@@ -154,6 +154,10 @@ static inline uint32_t pmkvq_float_bits(float x) {
     return __float_as_uint(x);
 }
 
+static inline int pmkvq_opaque(int x) {
+    return x;
+}
+
 static inline int pmkvq_popc(uint32_t x) {
     return __popc(x);
 }
