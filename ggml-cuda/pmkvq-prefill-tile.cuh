@@ -44,11 +44,11 @@ struct pmkvq_tile {
 
     __device__ __forceinline__ pmkvq_tile(uint4 * at) : k(at), v(at + K_PIECES) {}
 
-    __device__ __forceinline__ uint4 & k_piece(int cell, int piece) const {
-        return k[(cell/16*16 + cell%2*8 + cell%16/4*2 + cell%4/2)*K_STRIDE + piece];
-    }
+    // a cell's row; those of cells c + 1, c + 2 and c + 3 of a quad lie 8, 1 and 9 behind it
+    __device__ __forceinline__ uint4 * k_row(uint32_t cell) const { return k + (cell/16*16 + cell%2*8 + cell%16/4*2 + cell%4/2)*K_STRIDE; }
 
-    __device__ __forceinline__ uint4 & v_piece(int dim, int piece) const { return v[(dim/32*32 + dim%4*8 + dim%32/4)*V_STRIDE + piece]; }
+    // a dimension's; the next ones of its quad lie 8 behind one another
+    __device__ __forceinline__ uint4 * v_row(uint32_t dim) const { return v + (dim/32*32 + dim%4*8 + dim%32/4)*V_STRIDE; }
 };
 
 // 16-byte pieces of a CTA's shared memory. Rings have as many places as there are items between the first write and the last read

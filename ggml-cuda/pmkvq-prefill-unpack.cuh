@@ -60,18 +60,19 @@ static __device__ __forceinline__ void pmkvq_scales_of(const uint4 & x, uint32_t
 template <int W, bool PUT, bool MULTI, int NS, int NV, int THREADS, bool STAGED>
 static __device__ __forceinline__ void pmkvq_task_k(
         const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw, const uint8_t * const * base, int D,
-        const uint16_t * scales, int group, int thread) {
+        const uint16_t * scales, int group, uint32_t thread) {
+    constexpr int STRIDE = pmkvq_tile<NS, NV, THREADS>::K_STRIDE;
 #pragma unroll
     for (int k = 0; k < (128*NS + THREADS - 1)/THREADS; ++k) {
-        const int n = k*THREADS + thread;
+        const uint32_t n = k*THREADS + thread;
         if ((128*NS)%THREADS != 0 && n >= 128*NS) {
             continue;
         }
         if constexpr (W == 16) {
             // the same cell of all subtiles, 8 dimensions
-            const int cell  = n/(8*NS);
-            const int piece = n%(8*NS);
-            if (8*piece >= D) {
+            const uint32_t cell  = n/(8*NS);
+            const uint32_t piece = n%(8*NS);
+            if (8*piece >= (uint32_t) D) {
                 continue;
             }
 #pragma unroll
@@ -81,22 +82,23 @@ static __device__ __forceinline__ void pmkvq_task_k(
                     raw.ask(4*k + s, p);
                 } else {
                     const uint4 x = raw.get(4*k + s, p);
-                    tile.k_piece(16*s + cell, piece) = make_uint4(pmkvq_perm(x.x, x.y, 0x5410), pmkvq_perm(x.x, x.y, 0x7632),
+                    tile.k_row(cell)[16*s*STRIDE + piece] = make_uint4(pmkvq_perm(x.x, x.y, 0x5410), pmkvq_perm(x.x, x.y, 0x7632),
                         pmkvq_perm(x.z, x.w, 0x5410), pmkvq_perm(x.z, x.w, 0x7632));
                 }
             }
         } else if constexpr (W == 2) {
             // two cells, 16 dimensions
-            const int pair = n%8;
-            const int r    = n/8%(4*NS);
-            const int sub  = n/(32*NS);
-            if (16*r >= D) {
+            const uint32_t pair = n%8;
+            const uint32_t r    = n/8%(4*NS);
+            const uint32_t sub  = n/(32*NS);
+            if (16*r >= (uint32_t) D) {
                 continue;
             }
             const uint8_t * p = base[sub] + r*64 + pair*8;
             if constexpr (!PUT) {
                 raw.ask_half(4*k, 0, p);
             } else {
+                uint4 * const to = tile.k + (16*sub + pair)*STRIDE + 2*r; // k_row(16*sub + 2*pair)
                 const uint2    x  = raw.get_half(4*k, p);
                 const uint32_t sc = MULTI ? *(const uint32_t *) (scales + (group ? 16*r/group*PMKVQ_ITEM : 0) + 16*sub + 2*pair) : 0x3c003c00u;
 #pragma unroll
@@ -104,16 +106,16 @@ static __device__ __forceinline__ void pmkvq_task_k(
                     const uint32_t w = e ? x.y : x.x;
                     const uint32_t s = MULTI ? pmkvq_perm(sc, sc, e ? 0x3232 : 0x1010) : sc;
                     const uint32_t b = MULTI ? pmkvq_offset<W>(s) : pmkvq_offset_1<W>();
-                    tile.k_piece(16*sub + 2*pair + e, 2*r)     = pmkvq_codes2<W>(w, 0, w, 1, s, b);
-                    tile.k_piece(16*sub + 2*pair + e, 2*r + 1) = pmkvq_codes2<W>(w, 2, w, 3, s, b);
+                    to[8*e*STRIDE]     = pmkvq_codes2<W>(w, 0, w, 1, s, b);
+                    to[8*e*STRIDE + 1] = pmkvq_codes2<W>(w, 2, w, 3, s, b);
                 }
             }
         } else {
             // four cells, 8 dimensions: two rows at 8 bits, one at 4
-            const int four  = n%4;
-            const int piece = n/4%(8*NS);
-            const int sub   = n/(32*NS);
-            if (8*piece >= D) {
+            const uint32_t four  = n%4;
+            const uint32_t piece = n/4%(8*NS);
+            const uint32_t sub   = n/(32*NS);
+            if (8*piece >= (uint32_t) D) {
                 continue;
             }
             const uint8_t * p = base[sub] + (W == 8 ? 2*piece : piece)*64 + four*16;
@@ -123,6 +125,7 @@ static __device__ __forceinline__ void pmkvq_task_k(
                     raw.ask(4*k + 1, p + 64);
                 }
             } else {
+                uint4 * const to = tile.k + (16*sub + 2*four)*STRIDE + piece; // k_row(16*sub + 4*four)
                 const uint4 x0 = raw.get(4*k, p);
                 const uint4 x1 = W == 8 ? raw.get(4*k + 1, p + 64) : x0;
                 const uint2 one = make_uint2(0x3c003c00u, 0x3c003c00u);
@@ -132,7 +135,7 @@ static __device__ __forceinline__ void pmkvq_task_k(
                     const uint32_t two = j/2 ? sc.y : sc.x;
                     const uint32_t s   = MULTI ? pmkvq_perm(two, two, j%2 ? 0x3232 : 0x1010) : two;
                     const uint32_t b   = MULTI ? pmkvq_offset<W>(s) : pmkvq_offset_1<W>();
-                    tile.k_piece(16*sub + 4*four + j, piece) = pmkvq_codes2<W>(pmkvq_word(x0, j), 0, pmkvq_word(x1, j), W == 8 ? 0 : 1, s, b);
+                    to[(j%2*8 + j/2)*STRIDE] = pmkvq_codes2<W>(pmkvq_word(x0, j), 0, pmkvq_word(x1, j), W == 8 ? 0 : 1, s, b);
                 }
             }
         }
@@ -162,13 +165,14 @@ static __device__ __forceinline__ void pmkvq_make_finite(uint4 (&y)[4]) {
 
 // 8 cells of 4 dimensions, two cells in each of y, become pieces
 template <int NS, int NV, int THREADS>
-static __device__ __forceinline__ void pmkvq_put_v16(const pmkvq_tile<NS, NV, THREADS> & tile, int d, int piece, const uint4 (&y)[4]) {
+static __device__ __forceinline__ void pmkvq_put_v16(const pmkvq_tile<NS, NV, THREADS> & tile, uint32_t d, uint32_t piece, const uint4 (&y)[4]) {
+    uint4 * const to = tile.v_row(d) + piece;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
         const int sel = j%2 ? 0x7632 : 0x5410;
         const int a = j/2;
         const int b = j/2 + 2;
-        tile.v_piece(d + j, piece) = make_uint4(
+        to[8*j*pmkvq_tile<NS, NV, THREADS>::V_STRIDE] = make_uint4(
             pmkvq_perm(pmkvq_word(y[0], a), pmkvq_word(y[1], a), sel), pmkvq_perm(pmkvq_word(y[0], b), pmkvq_word(y[1], b), sel),
             pmkvq_perm(pmkvq_word(y[2], a), pmkvq_word(y[3], a), sel), pmkvq_perm(pmkvq_word(y[2], b), pmkvq_word(y[3], b), sel));
     }
@@ -178,42 +182,44 @@ static __device__ __forceinline__ void pmkvq_put_v16(const pmkvq_tile<NS, NV, TH
 template <int W, bool PUT, int NS, int NV, int THREADS, bool STAGED>
 static __device__ __forceinline__ void pmkvq_task_v(
         const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw, const uint8_t * const * base, int D, int v0,
-        const uint16_t * scales, int group, int thread) {
+        const uint16_t * scales, int group, uint32_t thread) {
+    constexpr int STRIDE = pmkvq_tile<NS, NV, THREADS>::V_STRIDE;
     // scales of dimension d
-    auto of = [&](int d) { return scales + (group ? ((v0 + d)/group - v0/group)*PMKVQ_ITEM : 0); };
+    auto of = [&](uint32_t d) { return scales + (group ? ((v0 + d)/group - v0/group)*PMKVQ_ITEM : 0); };
 #pragma unroll
     for (int k = 0; k < (128*NV + THREADS - 1)/THREADS; ++k) {
-        const int n = k*THREADS + thread;
+        const uint32_t n = k*THREADS + thread;
         if ((128*NV)%THREADS != 0 && n >= 128*NV) {
             continue;
         }
         if constexpr (W == 2) {
             // all cells of a subtile, two dimensions: of eight lanes beside one another, multiples of 4
-            const int l   = n%32;
-            const int d   = n%(32*NV)/32*64 + l%16*4 + l/16*2;
-            const int sub = n/(32*NV);
-            if (v0 + d >= D) {
+            const uint32_t l   = n%32;
+            const uint32_t d   = n%(32*NV)/32*64 + l%16*4 + l/16*2;
+            const uint32_t sub = n/(32*NV);
+            if (v0 + d >= (uint32_t) D) {
                 continue;
             }
             const uint8_t * p = base[sub] + (v0 + d)*4;
             if constexpr (!PUT) {
                 raw.ask_half(4*k, 0, p);
             } else {
+                uint4 * const to = tile.v_row(d) + 2*sub;
                 const uint2   x = raw.get_half(4*k, p);
                 const uint4 * z = (const uint4 *) of(d) + 2*sub;
 #pragma unroll
                 for (int y = 0; y < 2; ++y) {
                     uint32_t s[4], b[4];
                     pmkvq_scales_of<W>(z[y], s, b);
-                    tile.v_piece(d,     2*sub + y) = pmkvq_codes2<W>(x.x, 2*y, x.x, 2*y + 1, s, b);
-                    tile.v_piece(d + 1, 2*sub + y) = pmkvq_codes2<W>(x.y, 2*y, x.y, 2*y + 1, s, b);
+                    to[y]            = pmkvq_codes2<W>(x.x, 2*y, x.x, 2*y + 1, s, b);
+                    to[8*STRIDE + y] = pmkvq_codes2<W>(x.y, 2*y, x.y, 2*y + 1, s, b);
                 }
             }
         } else {
             // 8 cells, four dimensions
-            const int d     = n%(16*NV)*4;
-            const int piece = n/(16*NV);
-            if (v0 + d >= D) {
+            const uint32_t d     = n%(16*NV)*4;
+            const uint32_t piece = n/(16*NV);
+            if (v0 + d >= (uint32_t) D) {
                 continue;
             }
             if constexpr (W == 16) {
@@ -241,13 +247,14 @@ static __device__ __forceinline__ void pmkvq_task_v(
                         raw.ask(4*k + 1, p + 4*D);
                     }
                 } else {
+                    uint4 * const to = tile.v_row(d) + piece;
                     const uint4 x0 = raw.get(4*k, p);
                     const uint4 x1 = W == 8 ? raw.get(4*k + 1, p + 4*D) : x0;
                     uint32_t s[4], b[4];
                     pmkvq_scales_of<W>(((const uint4 *) of(d))[piece], s, b);
 #pragma unroll
                     for (int j = 0; j < 4; ++j) {
-                        tile.v_piece(d + j, piece) = pmkvq_codes2<W>(pmkvq_word(x0, j), 0, pmkvq_word(x1, j), W == 8 ? 0 : 1, s, b);
+                        to[8*j*STRIDE] = pmkvq_codes2<W>(pmkvq_word(x0, j), 0, pmkvq_word(x1, j), W == 8 ? 0 : 1, s, b);
                     }
                 }
             }
@@ -270,7 +277,7 @@ static __device__ __forceinline__ void pmkvq_put_current(const pmkvq_tile<NS, NV
         for (int j = 0; j < 8; ++j) {
             x[j] = pmkvq_f2h_sat(src[j]);
         }
-        tile.k_piece(cell, piece) = make_uint4(
+        tile.k_row(cell)[piece] = make_uint4(
             x[0] | (uint32_t) x[2] << 16, x[1] | (uint32_t) x[3] << 16, x[4] | (uint32_t) x[6] << 16, x[5] | (uint32_t) x[7] << 16);
     }
 #pragma unroll 1
