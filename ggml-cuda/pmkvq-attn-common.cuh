@@ -1,8 +1,8 @@
-// pmkvq-attn-common.cuh - what decoding and prefill share: query rows, masks, parameters
+// pmkvq-attn-common.cuh - what decoding and prefill share: query rows, masks
 //
-// Codes are used as the bits of f16 subnormals: code << p has the value code * 2^(p-24), exactly. No conversion is needed, and the
-// powers of two go into the queries, the weights and the scales. Quads of a key (4 dimensions) and of values (4 cells) stand in
-// the order 0 2 1 3, so that two masks make the four bytes of a word two pairs of halves.
+// Quads of a key (4 dimensions) and of values (4 cells) stand in the order 0 2 1 3, so that two masks make the four bytes of a word two pairs
+// of halves. Decoding uses codes as the bits of f16 subnormals: code << p has the value code * 2^(p-24), exactly. No conversion is needed, and
+// the powers of two go into the queries, the weights and the scales.
 
 #pragma once
 
@@ -60,34 +60,6 @@ static __device__ __forceinline__ float pmkvq_slope(float max_bias, int n_head, 
     return head < n ? exp2f(-max_bias/n*(head + 1)) : exp2f(-0.5f*max_bias/n*(2*(head - n) + 1));
 }
 
-// (min, max) of the 16 cells of a subtile and group, as halves
-struct pmkvq_params {
-    uint4 min[2];
-    uint4 max[2];
-
-    static __device__ __forceinline__ pmkvq_params load(
-            const uint16_t * params, int block, int cell, int head, int n_head, int group, int n_groups) {
-        const uint4 * p = (const uint4 *) (params + ((((size_t) block*n_head + head)*n_groups + group)*2)*PMKVQ_BLOCK + cell);
-        pmkvq_params r;
-        r.min[0] = pmkvq_ldg(p);
-        r.min[1] = pmkvq_ldg(p + 1);
-        r.max[0] = pmkvq_ldg(p + PMKVQ_BLOCK/8);
-        r.max[1] = pmkvq_ldg(p + PMKVQ_BLOCK/8 + 1);
-        return r;
-    }
-
-    // from shared memory; maxima lie n halves behind the minima
-    static __device__ __forceinline__ pmkvq_params at(const uint16_t * params, int n) {
-        const uint4 * p = (const uint4 *) params;
-        pmkvq_params r;
-        r.min[0] = p[0];
-        r.min[1] = p[1];
-        r.max[0] = p[n/8];
-        r.max[1] = p[n/8 + 1];
-        return r;
-    }
-};
-
 // 16 bytes of the cache, or of what stands in for it in shared memory
 template <bool SHARED>
 static __device__ __forceinline__ uint4 pmkvq_load16(const uint8_t * p) {
@@ -101,12 +73,6 @@ static __device__ __forceinline__ uint2 pmkvq_load8(const uint8_t * p) {
 
 static __device__ __forceinline__ uint32_t pmkvq_word(const uint4 & x, int i) {
     return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
-}
-
-// half i of 16, i known at compile time
-static __device__ __forceinline__ float pmkvq_half_of(const uint4 (&x)[2], int i) {
-    const uint32_t w = pmkvq_word(x[i/8], i%8/2);
-    return pmkvq_h2f((uint16_t) (i%2 ? w >> 16 : w));
 }
 
 // f32 as the cache keeps it at 16 bits: saturated, one NaN

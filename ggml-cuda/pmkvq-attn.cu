@@ -22,11 +22,13 @@ int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_
 
 uint32_t pmkvq_cuda_n_chunk(uint32_t n_sm, uint32_t n_tokens, uint32_t n_kv, uint32_t n_head, uint32_t n_head_kv) {
     const uint32_t ratio = n_head/(n_head_kv ? n_head_kv : 1);
-    const uint32_t tiles = (n_tokens*ratio + 7)/8;
+    const bool     few   = n_tokens <= PMKVQ_FEW;
+    const uint32_t rows  = few ? 8 : 256; // of a CTA
+    const uint32_t tiles = (n_tokens*ratio + rows - 1)/rows;
     const uint32_t ctas  = n_head_kv*(tiles ? tiles : 1);
 
-    // two CTAs on each multiprocessor, of at least 256 cells
-    const uint32_t fill = 2*n_sm/(ctas ? ctas : 1);
+    // two CTAs of decoding on each multiprocessor, one of prefill, of at least 256 cells
+    const uint32_t fill = (few ? 2 : 1)*n_sm/(ctas ? ctas : 1);
     const uint32_t most = (n_kv + 255)/256;
     const uint32_t n    = fill < most ? fill : most;
     return n < 1 ? 1 : n > 128 ? 128 : n;

@@ -63,6 +63,12 @@ static __device__ __forceinline__ uint32_t pmkvq_mul_h2(uint32_t a, uint32_t b) 
     return *(const uint32_t *) &c;
 }
 
+// a*b + c, rounded once
+static __device__ __forceinline__ uint32_t pmkvq_fma_h2(uint32_t a, uint32_t b, uint32_t c) {
+    const half2 d = __hfma2(*(const half2 *) &a, *(const half2 *) &b, *(const half2 *) &c);
+    return *(const uint32_t *) &d;
+}
+
 //
 // numbers
 //
@@ -81,6 +87,12 @@ static __device__ __forceinline__ float pmkvq_div_rn(float a, float b) { return 
 static __device__ __forceinline__ float pmkvq_fma_rn(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 static __device__ __forceinline__ uint32_t pmkvq_float_bits(float x) { return __float_as_uint(x); }
+
+// x, but the compiler does not know: what is made of it in a loop is made there, and not kept in registers all the time
+static __device__ __forceinline__ int pmkvq_opaque(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
 
 // bits that are set
 static __device__ __forceinline__ int pmkvq_popc(uint32_t x) { return __popc(x); }
@@ -131,6 +143,17 @@ static __device__ __forceinline__ void pmkvq_cp_async_16(void * dst, const void 
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(d), "l"(src), "r"(n) : "memory");
 #else
     *(uint4 *) dst = valid ? *(const uint4 *) src : make_uint4(0, 0, 0, 0);
+#endif
+}
+
+// the same for 8 bytes
+static __device__ __forceinline__ void pmkvq_cp_async_8(void * dst, const void * src, bool valid) {
+#if defined(CP_ASYNC_AVAILABLE)
+    const unsigned int d = (unsigned int) __cvta_generic_to_shared(dst);
+    const int          n = valid ? 8 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" : : "r"(d), "l"(src), "r"(n) : "memory");
+#else
+    *(uint2 *) dst = valid ? *(const uint2 *) src : make_uint2(0, 0);
 #endif
 }
 

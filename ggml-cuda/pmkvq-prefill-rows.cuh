@@ -1,274 +1,308 @@
-// pmkvq-prefill-rows.cuh - the running softmax of a warp's 16 query rows in prefill
+// pmkvq-prefill-rows.cuh - what a warp does with an item: scores, the running softmax, the output of its 16 M query rows
 //
-// Queries and weights are operand A here, keys and values operand B. With g = lane/4 and t = lane%4:
-//   scores   tile (h, j) of 8, h = 0, 1 and j = 0..3: column c stands for cell 8c + 4h + j of the item, so that lane t holds, in columns
-//            2t and 2t+1 of all tiles, the 16 cells 16t .. 16t+15, for rows g and g+8
-//   output   tile (i, j) of 8 dimensions: column c stands for dimension 64i + 8c + j
-// Weights enter the matrix units as f16, so they are scaled by powers of two: the output is kept in units of 2^u, the same for all
-// rows of the warp. For 16-bit values a weight p becomes p * 2^-u, for codes p * scale * 2^(24-u) (a code c is the half c * 2^-24).
-// u is such that the largest is about 2^14: weights keep 11 bits down to 2^-28 of it, so a long flat tail beside a peak is not lost.
+// Queries and weights are operand A, keys and values operand B; what a lane has of them: pmkvq-prefill-tile.cuh. M tiles of rows share
+// what is read of K and V, which shared memory is the limit of.
+//
+// A weight is 2^14 times exp(score - largest), rounded to f16: it keeps 11 bits down to 2^-28 of the largest, so that a long flat tail
+// beside a peak is not lost. The output and the sum of weights are in the same unit.
 
 #pragma once
 
-#include "pmkvq-attn-queries.cuh"
+#include "pmkvq-prefill-queries.cuh"
 
-template <int NV>
-struct pmkvq_tile_rows {
-    float out[8*NV][4]; // in units of 2^u
-    float m[2];         // largest score, in log2 units
-    float l[2];         // this lane's part of the sum of weights
-    float lo[2];        // this lane's part of the sum of weights times minima (one group)
-    float f[2];         // what an item's new maximum makes of what was summed up before
-    int   u;
+#define PMKVQ_WEIGHT_EXP 14
 
-    __device__ __forceinline__ pmkvq_tile_rows() {
-#pragma unroll
-        for (int i = 0; i < 8*NV; ++i) {
-            out[i][0] = out[i][1] = out[i][2] = out[i][3] = 0.0f;
-        }
-        m[0]  = m[1]  = -PMKVQ_INF;
-        l[0]  = l[1]  = 0.0f;
-        lo[0] = lo[1] = 0.0f;
-        f[0]  = f[1]  = 1.0f;
-        u = -1000;
-    }
+// NV: 64 dimensions each; NX: tiles of ones and middles behind them
+template <int M, int NV, int NX>
+struct pmkvq_prefill_rows {
+    float out[M][8*NV + NX][4];
+    float largest[M][2]; // score of rows g and g+8, in log2 units
 
-    // scores become weights. vis: cells that rows 0 (low half) and 1 see
-    __device__ __forceinline__ void softmax(float (&s)[8][4], uint32_t vis) {
+    __device__ __forceinline__ pmkvq_prefill_rows() {
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            float mx = -PMKVQ_INF;
+        for (int m = 0; m < M; ++m) {
 #pragma unroll
-            for (int i = 0; i < 16; ++i) {
-                // cell i = 8 par + 4 h + j
-                float & x = s[i%8][2*r + i/8];
-                x  = vis >> (16*r + i) & 1 ? x : -PMKVQ_INF;
-                mx = fmaxf(mx, x);
+            for (int i = 0; i < 8*NV + NX; ++i) {
+                out[m][i][0] = out[m][i][1] = out[m][i][2] = out[m][i][3] = 0.0f;
             }
-            mx = fmaxf(mx, pmkvq_shfl_xor(mx, 1));
-            mx = fmaxf(mx, pmkvq_shfl_xor(mx, 2));
-            const float now  = fmaxf(m[r], mx);
-            const float base = now == -PMKVQ_INF ? 0.0f : now;
-            f[r] = pmkvq_exp2(m[r] - base);
-            m[r] = now;
-#pragma unroll
-            for (int i = 0; i < 16; ++i) {
-                float & x = s[i%8][2*r + i/8];
-                x = pmkvq_exp2(x - base);
-            }
-            l[r]  *= f[r];
-            lo[r] *= f[r];
-        }
-    }
-
-    // the output in units that suit weights of up to 2^14 in units of 2^want
-    __device__ __forceinline__ void rescale(int want) {
-        int now = u;
-        if (want > u || want < u - 6) {
-            now = want;
-        }
-        const float k  = pmkvq_pow2(u - now);
-        const float f0 = f[0]*k;
-        const float f1 = f[1]*k;
-        u = now;
-        if (pmkvq_any(f0 != 1.0f || f1 != 1.0f)) {
-#pragma unroll
-            for (int i = 0; i < 8*NV; ++i) {
-                out[i][0] *= f0;
-                out[i][1] *= f0;
-                out[i][2] *= f1;
-                out[i][3] *= f1;
-            }
+            largest[m][0] = largest[m][1] = -PMKVQ_INF;
         }
     }
 };
 
-// operand A of step q of 16 cells, from weights and a factor for each of the lane's four cells (quad q of its subtile)
-static __device__ __forceinline__ void pmkvq_weights(uint32_t (&w)[4], const float (&s)[8][4], int q, const float (&k)[4]) {
-    const int h   = 4*(q%2);
-    const int par = q/2;
-    // the order 0 2 1 3
-    w[0] = pmkvq_pack_h2(s[h + 0][par]*k[0], s[h + 2][par]*k[2]);
-    w[2] = pmkvq_pack_h2(s[h + 1][par]*k[1], s[h + 3][par]*k[3]);
-    w[1] = pmkvq_pack_h2(s[h + 0][2 + par]*k[0], s[h + 2][2 + par]*k[2]);
-    w[3] = pmkvq_pack_h2(s[h + 1][2 + par]*k[1], s[h + 3][2 + par]*k[3]);
-}
+// the lane's bits of cells (rows g in the low half): place of score e of tile j
+static __device__ __forceinline__ constexpr int pmkvq_cell_bit(int j, int e) { return 16*(e/2) + 4*(j/2) + j%2 + 2*(e%2); }
 
-// what is added to scores, and how masks are read
-struct pmkvq_mask {
-    const uint16_t * row[2];
-    float            slope[2];
-    bool             there[2];
-    bool             aligned;
-};
-
-// the groups of a side: with MULTI as many as there are, else one
-template <bool MULTI>
-static __device__ __forceinline__ int pmkvq_groups(int D, int group) {
-    return MULTI && group != 0 ? D/group : 1;
-}
-
-// sums of products with codes become scores: k takes a range times a sum to log2 units, sum are the rows' sums of queries
-static __device__ __forceinline__ void pmkvq_scale_scores(float (&s)[8][4], const pmkvq_params & p, const float (&k)[2], const float (&sum)[2]) {
+// products of queries with all keys of the tile
+template <typename MEM, int NS, int M>
+static __device__ __forceinline__ void pmkvq_prefill_scores(
+        float (&s)[M][8][4], const uint4 * smem, int first_tile, const uint4 * k, const uint2 * middles, int n_steps, int lane) {
+    constexpr int STRIDE = MEM::tile::K_STRIDE;
+    const int g = lane/4;
+    const int t = lane%4;
+    const uint4 * mine = k + (g/2*16 + g%2)*STRIDE + 2*t;
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        const float mn = pmkvq_half_of(p.min, i);
-        const float sc = pmkvq_half_of(p.max, i) - mn;
-        float (&x)[4] = s[i%8];
-        x[i/8] = x[i/8]*(sc*k[0]) + mn*sum[0];
-        x[2 + i/8] = x[2 + i/8]*(sc*k[1]) + mn*sum[1];
+    for (int m = 0; m < M; ++m) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            s[m][j][0] = s[m][j][1] = s[m][j][2] = s[m][j][3] = 0.0f;
+        }
     }
-}
-
-// the same for one of several groups, added to s
-static __device__ __forceinline__ void pmkvq_add_scores(
-        float (&s)[8][4], const float (&acc)[8][4], const pmkvq_params & p, const float (&k)[2], const float (&sum)[2]) {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        const float mn = pmkvq_half_of(p.min, i);
-        const float sc = pmkvq_half_of(p.max, i) - mn;
+    for (int c = 0; c < 2*NS; ++c) {
+        uint32_t a[M][2][4];
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            const int e = 2*r + i/8;
-            s[i%8][e] += acc[i%8][e]*(sc*k[r]) + mn*sum[r];
+        for (int m = 0; m < M; ++m) {
+            const pmkvq_prefill_queries<MEM> q(smem, first_tile + m);
+#pragma unroll
+            for (int y = 0; y < 2; ++y) {
+                const uint4 x = q.frag(2*c + y, lane);
+                a[m][y][0] = x.x;
+                a[m][y][1] = x.y;
+                a[m][y][2] = x.z;
+                a[m][y][3] = x.w;
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            const uint4 b = mine[(j%2*8 + j/2*2)*STRIDE + c/2*8 + c%2];
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                pmkvq_mma_f16(s[m][j], a[m][0], b.x, b.y);
+            }
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                pmkvq_mma_f16(s[m][j], a[m][1], b.z, b.w);
+            }
+        }
+    }
+#pragma unroll
+    for (int c = 0; c < MEM::STEPS; ++c) {
+        if (c < n_steps) {
+            uint32_t a[M][4];
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                const uint4 x = pmkvq_prefill_queries<MEM>(smem, first_tile + m).sums(c, lane);
+                a[m][0] = x.x;
+                a[m][1] = x.y;
+                a[m][2] = x.z;
+                a[m][3] = x.w;
+            }
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                // with one group the lanes t > 0 have queries of 0
+                const uint2 b = middles[(c*PMKVQ_ITEM + 8*j + g)*MEM::BESIDE + (MEM::BESIDE > 1 ? t : 0)];
+#pragma unroll
+                for (int m = 0; m < M; ++m) {
+                    pmkvq_mma_f16(s[m][j], a[m], b.x, b.y);
+                }
+            }
         }
     }
 }
 
-// cap, and what the mask adds
-static __device__ __forceinline__ void pmkvq_bias(float (&s)[8][4], const pmkvq_op_attn & op, const pmkvq_mask & mask, uint32_t vis, bool values, int cell) {
-    if (op.softcap != 0.0f) {
+// products with codes become scores; units: of the cells, in the tile's order
+template <int M>
+static __device__ __forceinline__ void pmkvq_prefill_scale(float (&s)[M][8][4], const float * units, int lane) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
+    for (int q = 0; q < 4; ++q) {
+        const float4 u = ((const float4 *) units)[lane%4*4 + q];
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
-                // tanh(x) = 1 - 2/(exp(2x) + 1)
-                const float y = pmkvq_exp2(s[i][e]*(2.0f*1.4426950408889634f/op.softcap));
-                s[i][e] = op.softcap*1.4426950408889634f*(1.0f - 2.0f/(y + 1.0f));
+                s[m][2*q][e]     *= e%2 ? u.y : u.x;
+                s[m][2*q + 1][e] *= e%2 ? u.w : u.z;
             }
         }
     }
-    if (pmkvq_any(values)) {
+}
+
+// cap, and what the mask adds; cell(i): of the lane's 16
+template <typename MEM, int M, typename CELL>
+static __device__ __forceinline__ void pmkvq_prefill_bias(
+        float (&s)[M][8][4], const pmkvq_op_attn & op, const uint4 * smem, int first_tile, const uint32_t (&vis)[M], bool values, CELL && cell, int lane) {
+    if (op.softcap != 0.0f) {
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
+        for (int m = 0; m < M; ++m) {
 #pragma unroll
-            for (int i = 0; i < 16; ++i) {
-                if (vis >> (16*r + i) & 1) {
-                    s[i%8][2*r + i/8] += mask.slope[r]*pmkvq_h2f(mask.row[r][cell + i]);
+            for (int j = 0; j < 8; ++j) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    // tanh(x) = 1 - 2/(exp(2x) + 1)
+                    const float y = pmkvq_exp2(s[m][j][e]*(2.0f*1.4426950408889634f/op.softcap));
+                    s[m][j][e] = op.softcap*1.4426950408889634f*(1.0f - 2.0f/(y + 1.0f));
                 }
             }
         }
     }
-}
-
-// weights of 16-bit cells, and their sums
-template <int NV>
-static __device__ __forceinline__ void pmkvq_weights_f16(pmkvq_tile_rows<NV> & rows, uint32_t (&w)[4][4], const float (&s)[8][4]) {
-    rows.rescale(-14);
-    const float e = pmkvq_pow2(-rows.u);
-    const float k[4] = { e, e, e, e };
+    if (values) {
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
-        pmkvq_weights(w[q], s, q, k);
-    }
-    // the sum of the weights as they are rounded: a large mean of the values would show otherwise
-    const float back = pmkvq_pow2(rows.u);
+        for (int m = 0; m < M; ++m) {
+            const pmkvq_prefill_queries<MEM> q(smem, first_tile + m);
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        float sum = 0.0f;
-#pragma unroll
-        for (int q = 0; q < 4; ++q) {
-            const float2 a = pmkvq_unpack_h2(w[q][r]);
-            const float2 b = pmkvq_unpack_h2(w[q][r + 2]);
-            sum += (a.x + a.y) + (b.x + b.y);
-        }
-        rows.l[r] += sum*back;
-    }
-}
-
-// sums of the weights of cells with codes
-template <int NV>
-static __device__ __forceinline__ void pmkvq_sum_weights(pmkvq_tile_rows<NV> & rows, const float (&s)[8][4]) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        float sum = 0.0f;
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            sum += s[i][2*r] + s[i][2*r + 1];
-        }
-        rows.l[r] += sum;
-    }
-}
-
-// the largest range among this lane's cells that one of its rows sees
-static __device__ __forceinline__ float pmkvq_largest(const pmkvq_params & p, uint32_t mine) {
-    float largest = 0.0f;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        largest = fmaxf(largest, mine >> i & 1 ? pmkvq_half_of(p.max, i) - pmkvq_half_of(p.min, i) : 0.0f);
-    }
-    return largest;
-}
-
-// units in which the weights of codes fit; returns what takes a range to a factor of weights
-template <int NV>
-static __device__ __forceinline__ float pmkvq_rescale_codes(pmkvq_tile_rows<NV> & rows, float largest, float step) {
-#pragma unroll
-    for (int i = 16; i > 0; i /= 2) {
-        largest = fmaxf(largest, pmkvq_shfl_xor(largest, i));
-    }
-    rows.rescale(largest > 0.0f ? pmkvq_exponent(largest*step) + 11 : rows.u);
-    return pmkvq_pow2(24 - rows.u)*step;
-}
-
-// weights of cells with codes of W bits (quads in one byte stand W bits apart), and the rows' sums of weights times minima
-template <int W>
-static __device__ __forceinline__ void pmkvq_weights_codes(
-        uint32_t (&w)[4][4], float (&low)[2], const float (&s)[8][4], const pmkvq_params & p, uint32_t mine, float unit) {
-    low[0] = low[1] = 0.0f;
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-        const float unit_q = unit*(1.0f/(1 << (W == 16 ? 0 : W*(q%(W == 16 ? 1 : 8/W)))));
-        float k[4];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            // parameters of cells that were never written may be NaN
-            const int   i   = 4*q + j;
-            const bool  see = mine >> i & 1;
-            const float mn  = pmkvq_half_of(p.min, i);
-            const float lo  = see ? mn : 0.0f;
-            k[j] = see ? (pmkvq_half_of(p.max, i) - mn)*unit_q : 0.0f;
-            low[0] += s[i%8][i/8]*lo;
-            low[1] += s[i%8][2 + i/8]*lo;
-        }
-        pmkvq_weights(w[q], s, q, k);
-    }
-}
-
-// sums of weights times minima, for the dimensions of a group
-template <int NV>
-static __device__ __forceinline__ void pmkvq_add_low(pmkvq_tile_rows<NV> & rows, float (&low)[2], int v0, int d0, int d1, int lane) {
-    const int t = lane%4;
-    const float back = pmkvq_pow2(-rows.u);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        low[r] += pmkvq_shfl_xor(low[r], 1);
-        low[r] += pmkvq_shfl_xor(low[r], 2);
-        low[r] *= back;
-    }
-#pragma unroll
-    for (int i = 0; i < NV; ++i) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-            const int d = v0 + 64*i + 16*t + 8*e;
-            if (d >= d0 && d < d1) {
+            for (int r = 0; r < 2; ++r) {
+                const int        token = q.token(lane/4 + 8*r);
+                const float      slope = q.slope(lane/4 + 8*r);
+                const uint16_t * row   = (const uint16_t *) ((const char *) op.mask + max(token, 0)*op.mask_nb_token);
 #pragma unroll
                 for (int j = 0; j < 8; ++j) {
-                    rows.out[8*i + j][e]     += low[0];
-                    rows.out[8*i + j][e + 2] += low[1];
+#pragma unroll
+                    for (int e = 2*r; e < 2*r + 2; ++e) {
+                        const int i = pmkvq_cell_bit(j, e);
+                        if (token >= 0 && vis[m] >> i & 1) {
+                            s[m][j][e] += slope*pmkvq_h2f(row[cell(i%16)]);
+                        }
+                    }
                 }
             }
         }
     }
 }
 
+// scores times k (of rows g and g+8; in log2 units) become weights, operand A of steps of quads
+template <int M, int NV, int NX>
+static __device__ __forceinline__ void pmkvq_prefill_weights(
+        pmkvq_prefill_rows<M, NV, NX> & rows, uint32_t (&w)[M][4][4], float (&s)[M][8][4], const float (&k)[M][2]) {
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+        float back[2];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            float top = fmaxf(s[m][0][2*r], s[m][0][2*r + 1]);
+#pragma unroll
+            for (int j = 1; j < 8; ++j) {
+                top = fmaxf(top, fmaxf(s[m][j][2*r], s[m][j][2*r + 1]));
+            }
+            top = fmaxf(top, pmkvq_shfl_xor(top, 1));
+            top = fmaxf(top, pmkvq_shfl_xor(top, 2));
+            const float now  = fmaxf(rows.largest[m][r], top*k[m][r]);
+            const float base = now == -PMKVQ_INF ? 0.0f : now;
+            back[r] = pmkvq_exp2(rows.largest[m][r] - base);
+            rows.largest[m][r] = now;
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+#pragma unroll
+                for (int e = 2*r; e < 2*r + 2; ++e) {
+                    s[m][j][e] = pmkvq_exp2(s[m][j][e]*k[m][r] + (PMKVQ_WEIGHT_EXP - base));
+                }
+            }
+        }
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+            w[m][q][0] = pmkvq_pack_h2(s[m][2*q][0],     s[m][2*q][1]);
+            w[m][q][1] = pmkvq_pack_h2(s[m][2*q][2],     s[m][2*q][3]);
+            w[m][q][2] = pmkvq_pack_h2(s[m][2*q + 1][0], s[m][2*q + 1][1]);
+            w[m][q][3] = pmkvq_pack_h2(s[m][2*q + 1][2], s[m][2*q + 1][3]);
+        }
+        // a new maximum is rare in a long cache
+        if (pmkvq_any(back[0] != 1.0f || back[1] != 1.0f)) {
+#pragma unroll
+            for (int i = 0; i < 8*NV + NX; ++i) {
+                rows.out[m][i][0] *= back[0];
+                rows.out[m][i][1] *= back[0];
+                rows.out[m][i][2] *= back[1];
+                rows.out[m][i][3] *= back[1];
+            }
+        }
+    }
+}
+
+// N tiles of 8 rows of v (dimensions, or ones and middles), from output tile `to`. An item's products are summed up in registers of their
+// own and added by ordinary additions: the matrix units cut off what they add to a large sum
+template <typename MEM, int N, int M, int NV, int NX>
+static __device__ __forceinline__ void pmkvq_prefill_values(
+        pmkvq_prefill_rows<M, NV, NX> & rows, int to, const uint4 * v, const uint32_t (&w)[M][4][4], float unit, int lane) {
+    constexpr int STRIDE = MEM::tile::V_STRIDE;
+    const uint4 * mine = v + lane/4*STRIDE + lane%4*2;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        float acc[M][4] = {};
+#pragma unroll
+        for (int x = 0; x < 2; ++x) {
+            const uint4 b = mine[8*i*STRIDE + x];
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                pmkvq_mma_f16(acc[m], w[m][2*x], b.x, b.y);
+            }
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                pmkvq_mma_f16(acc[m], w[m][2*x + 1], b.z, b.w);
+            }
+        }
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                rows.out[m][to + i][e] += acc[m][e]*unit;
+            }
+        }
+    }
+}
+
+// partial results of a warp's rows, by way of shared memory so that whole lines are written. at: 8 rows of 64 NV + 4 floats, this warp's
+template <typename MEM, bool MULTI, int M, int NV, int NX>
+static __device__ __forceinline__ void pmkvq_prefill_output(
+        const pmkvq_prefill_rows<M, NV, NX> & rows, const pmkvq_op_attn & op, const uint4 * smem, int first_tile, float * at, int chunk, int v0, int lane) {
+    constexpr int ROW = 64*NV + 4;
+    const float back = 1.0f/(1 << PMKVQ_WEIGHT_EXP);
+    const int g  = lane/4;
+    const int t  = lane%4;
+    const int Dv = op.head_dim_v;
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+        const pmkvq_prefill_queries<MEM> q(smem, first_tile + m);
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            // column 0 is the sum of weights, then come hi and lo of the groups' middles
+            auto column = [&](int c) {
+                float y = 0.0f;
+#pragma unroll
+                for (int x = 0; x < NX; ++x) {
+                    const float y0 = pmkvq_shfl(rows.out[m][8*NV + x][2*r],     4*g + c%8/2);
+                    const float y1 = pmkvq_shfl(rows.out[m][8*NV + x][2*r + 1], 4*g + c%8/2);
+                    y = c/8 == x ? (c%2 ? y1 : y0) : y;
+                }
+                return y;
+            };
+            const float sum = column(0);
+            float add = MULTI ? 0.0f : column(1) + column(2);
+#pragma unroll
+            for (int i = 0; i < 2*NV; ++i) {
+                const int d = 32*i + 8*t;
+                if constexpr (MULTI) {
+                    const int group = v0 + d < Dv && op.group_v != 0 ? (v0 + d)/(int) op.group_v - v0/(int) op.group_v : 0;
+                    add = column(1 + 2*group) + column(2 + 2*group);
+                }
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    *(float4 *) (at + g*ROW + d + 4*e) = make_float4(
+                        (rows.out[m][4*i + 0][2*r + e] + add)*back, (rows.out[m][4*i + 1][2*r + e] + add)*back,
+                        (rows.out[m][4*i + 2][2*r + e] + add)*back, (rows.out[m][4*i + 3][2*r + e] + add)*back);
+                }
+            }
+            pmkvq_syncwarp();
+#pragma unroll 1
+            for (int x = 0; x < 8; ++x) {
+                const int token = q.token(x + 8*r);
+                if (token < 0) {
+                    continue;
+                }
+                float * dst = op.dst + (((size_t) chunk*op.n_tokens + token)*op.n_head + q.head(x + 8*r))*(Dv + 2);
+#pragma unroll
+                for (int i = 0; i < 2*NV; ++i) {
+                    if (v0 + 32*i + lane < Dv) {
+                        dst[v0 + 32*i + lane] = at[x*ROW + 32*i + lane];
+                    }
+                }
+            }
+            const int token = q.token(g + 8*r);
+            if (token >= 0 && t == 0 && v0 == 0) {
+                float * dst = op.dst + (((size_t) chunk*op.n_tokens + token)*op.n_head + q.head(g + 8*r))*(Dv + 2) + Dv;
+                dst[0] = rows.largest[m][r]*0.6931471805599453f;
+                dst[1] = sum*back;
+            }
+            pmkvq_syncwarp();
+        }
+    }
+}

@@ -1,443 +1,343 @@
 // pmkvq-prefill.cuh - attention of many queries
 //
-// A CTA has WARPS tiles of 16 query rows of one KV head. Every item of 64 cells is unpacked once into shared memory for all of them,
-// while the item before it is multiplied (two tiles), or after it (one tile, where shared memory is small). No copy of the cache.
+// A CTA has WARPS tiles of 16 M query rows of one KV head. Every item of 64 cells is unpacked once into shared memory for all of them, with
+// its scales applied: what is left for the warps is what attention over f16 takes. No copy of the cache is made.
+//
+// Between two barriers, of items i-1 .. i+2:
+//   multiply   i-1
+//   unpack     i      into the other tile; half of the warps begin with it, so that matrix units and the rest are both busy
+//   fetch      i+1    its bytes are asked for, its scales and minima are made (warps 0 and 1)
+//   look       i+2    who sees it, and where it lies (warp 2)
+// With one tile, where shared memory is small, all warps multiply first, and a barrier stands before they unpack.
 
 #pragma once
 
-#include "pmkvq-prefill-tile.cuh"
+#include "pmkvq-prefill-items.cuh"
+#include "pmkvq-prefill-rows.cuh"
+#include "pmkvq-prefill-unpack.cuh"
 
-// the current batch's rows as a tile: read from the graph's own K and V, rounded as the cache rounds
-template <int NS, int NV, int THREADS>
-static __device__ __forceinline__ void pmkvq_put_current(const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_op_attn & op, int head, int first, int n, int v0) {
+template <bool PUT, bool MULTI, int NS, int NV, int THREADS, bool STAGED>
+static __device__ __forceinline__ void pmkvq_tasks(
+        const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw_k, const pmkvq_raw<STAGED, THREADS> & raw_v,
+        const pmkvq_prefill_item & item, const pmkvq_op_attn & op, int v0, const uint16_t * scales_k, int group_k, const uint16_t * scales_v, int group_v, int thread) {
     const int Dk = op.head_dim_k;
     const int Dv = op.head_dim_v;
-    for (int i = threadIdx.x; i < PMKVQ_ITEM*(Dk/8); i += THREADS) {
-        const int cell = i/(Dk/8);
-        const int p    = i%(Dk/8);
-        uint16_t x[8];
-        const float * src = (const float *) ((const char *) op.k_cur + head*op.k_nb_head + (first + min(cell, n - 1))*op.k_nb_token) + 8*p;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-            x[j] = pmkvq_f2h_sat(src[j]);
-        }
-        // the order 0 2 1 3
-        tile.k_piece(cell, p) = make_uint4(
-            x[0] | (uint32_t) x[2] << 16, x[1] | (uint32_t) x[3] << 16, x[4] | (uint32_t) x[6] << 16, x[5] | (uint32_t) x[7] << 16);
+    switch (item.width[0]) {
+        case 16: pmkvq_task_k<16, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k, thread); break;
+        case  8: pmkvq_task_k< 8, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k, thread); break;
+        case  4: pmkvq_task_k< 4, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k, thread); break;
+        default: pmkvq_task_k< 2, PUT, MULTI>(tile, raw_k, item.base, Dk, scales_k, group_k, thread); break;
     }
-    for (int i = threadIdx.x; i < PMKVQ_ITEM/4*32*NV; i += THREADS) {
-        const int q = i/(32*NV);
-        const int p = i%(32*NV);
-        if (v0 + 2*p >= Dv) {
-            continue;
-        }
-        uint16_t x[4][2];
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-            const float * src = (const float *) ((const char *) op.v_cur + head*op.v_nb_head + (first + min(4*q + c, n - 1))*op.v_nb_token) + v0 + 2*p;
-            x[c][0] = pmkvq_f2h_sat(src[0]);
-            x[c][1] = pmkvq_f2h_sat(src[1]);
-        }
-        tile.v_piece(q, p) = make_uint4(
-            x[0][0] | (uint32_t) x[2][0] << 16, x[1][0] | (uint32_t) x[3][0] << 16, x[0][1] | (uint32_t) x[2][1] << 16, x[1][1] | (uint32_t) x[3][1] << 16);
+    switch (item.width[1]) {
+        case 16: pmkvq_task_v<16, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v, thread); break;
+        case  8: pmkvq_task_v< 8, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v, thread); break;
+        case  4: pmkvq_task_v< 4, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v, thread); break;
+        default: pmkvq_task_v< 2, PUT>(tile, raw_v, item.base + 4, Dv, v0, scales_v, group_v, thread); break;
     }
 }
 
-// what a row sees of the current batch: tokens first+16t.. ; columns of the mask are the tokens' cells
-static __device__ __forceinline__ uint32_t pmkvq_visible_current(const pmkvq_op_attn & op, const pmkvq_mask & mask, int tok, int end, bool & values) {
-    uint32_t vis = 0;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        const int64_t cell = tok + i < end ? op.cells[tok + i] : -1;
-        if (cell >= 0 && cell < (int64_t) op.n_kv) {
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                const uint16_t m = mask.there[r] ? mask.row[r][cell] : 0xfc00;
-                vis |= m != 0xfc00 ? 1u << (16*r + i) : 0;
-                values = values || (m != 0xfc00 && (m & 0x7fff) != 0);
-            }
-        }
-    }
-    return vis;
-}
-
-template <int NS, int NV, int WARPS, bool MULTI>
+template <int NS, int NV, int WARPS, int M, bool MULTI, bool STAGED>
 static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const pmkvq_op_attn op, const pmkvq_tiling tiling, int stages) {
+    using MEM = pmkvq_prefill_memory<NS, NV, WARPS, M, MULTI, STAGED>;
+    using tile_t = typename MEM::tile;
     constexpr int THREADS = 32*WARPS;
-    PMKVQ_DYNAMIC_SHARED(smem);
-    __shared__ int flags[4];
+    PMKVQ_DYNAMIC_SHARED(bytes);
+    uint4 * const smem = (uint4 *) bytes;
 
     const int lane = threadIdx.x%32;
     const int warp = threadIdx.x/32;
-    const int g    = lane/4;
-    const int t    = lane%4;
 
     const int n_slice = (op.head_dim_v + 64*NV - 1)/(64*NV);
     const int head    = blockIdx.y;
     const int chunk   = blockIdx.z/n_slice;
     const int v0      = blockIdx.z%n_slice*64*NV;
-    const int Dk      = op.head_dim_k;
     const int Dv      = op.head_dim_v;
 
-    const int n_groups_k = pmkvq_groups<MULTI>(Dk, op.group_k);
-    const int n_groups_v = pmkvq_groups<MULTI>(Dv, op.group_v);
+    // groups of the whole row, and of this slice
+    const int n_groups_k = MULTI && op.group_k != 0 ? op.head_dim_k/op.group_k : 1;
+    const int n_groups_v = MULTI && op.group_v != 0 ? Dv/op.group_v : 1;
+    const int group_k    = n_groups_k > 1 ? op.group_k : 0;
+    const int group_v    = n_groups_v > 1 ? op.group_v : 0;
+    const int first_v    = group_v ? v0/group_v : 0;
+    const int slice_v    = group_v ? (min(v0 + 64*NV, Dv) - 1)/group_v - first_v + 1 : 1;
 
-    uint8_t * at = smem;
-    pmkvq_queries q(at + warp*pmkvq_queries::bytes(16, NS, n_groups_k), 16, NS, n_groups_k);
-    at += WARPS*pmkvq_queries::bytes(16, NS, n_groups_k);
-
-    using tile_t = pmkvq_tile<NS, NV, THREADS>;
-    const size_t tile_bytes = tile_t::bytes(n_groups_k, n_groups_v);
-
-    // dimensions that a row does not have count as zero
-    for (size_t i = threadIdx.x; i < stages*tile_bytes/16; i += THREADS) {
-        ((uint4 *) at)[i] = make_uint4(0, 0, 0, 0);
+    // what no item writes counts as zero: dimensions that a row does not have, groups, flags
+    for (int i = MEM::SCALE_K + threadIdx.x; i < MEM::TILES + stages*tile_t::PIECES; i += THREADS) {
+        smem[i] = make_uint4(0, 0, 0, 0);
     }
-    q.clear(NS, lane, 32);
-    pmkvq_syncwarp();
-    q.fill(op, tiling, blockIdx.x*WARPS + warp < tiling.tiles ? blockIdx.x*WARPS + warp : tiling.tiles, head, n_groups_k, 0, 1);
-    if (threadIdx.x < 4) {
-        flags[threadIdx.x] = 0;
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+        pmkvq_fill_queries<MEM, NS>(smem, warp*M + m, op, tiling, (blockIdx.x*WARPS + warp)*M + m, head, n_groups_k);
     }
     pmkvq_syncthreads();
+    const pmkvq_prefill_items items(op, chunk);
+    auto * const spans = (pmkvq_prefill_span *) (smem + MEM::SPANS);
+    pmkvq_prefill_span::look_at_cells(op, spans, WARPS);
 
-    pmkvq_mask mask;
-    mask.aligned = (op.mask_nb_token | (uintptr_t) op.mask)%16 == 0;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const int token = q.token[g + 8*r];
-        mask.there[r] = token >= 0;
-        mask.slope[r] = q.slope[g + 8*r];
-        mask.row[r]   = (const uint16_t *) ((const char *) op.mask + max(token, 0)*op.mask_nb_token);
-    }
-
-    pmkvq_tile_rows<NV> rows;
-
-    const int n_cached = min(2*(int) op.n_blocks, ((int) op.n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM);
-    const int n_cur    = op.k_cur && chunk == (int) op.n_chunk - 1 ? ((int) op.n_tokens + PMKVQ_ITEM - 1)/PMKVQ_ITEM : 0;
-    // this chunk's items of the cache, then those of the current batch
-    const int n_mine   = chunk < n_cached ? (n_cached - chunk + op.n_chunk - 1)/op.n_chunk : 0;
-    const int n_items  = n_mine + n_cur;
-
-    int      cur_wk = 0, cur_wv = 0; // of the tile that is multiplied
-    uint32_t cur_vis  = 0;
-    bool     cur_values = false;
-    bool     cur_live   = false;
-
-    // items that cells of the current batch can lie in
-    int cur_first = n_cached;
-    int cur_last  = -1;
-    if (op.k_cur) {
-        for (int i = lane; i < (int) op.n_tokens; i += 32) {
-            const int x = (int) (op.cells[i]/PMKVQ_ITEM);
-            cur_first = min(cur_first, x);
-            cur_last  = max(cur_last, x);
-        }
+    {
+        const int token = pmkvq_prefill_queries<MEM>(smem, warp*M + lane/16%M).token(lane%16);
+        int lo = token >= 0 ? token : 0x7fffffff, hi = token;
 #pragma unroll
         for (int x = 16; x > 0; x /= 2) {
-            cur_first = min(cur_first, pmkvq_shfl(cur_first, lane ^ x));
-            cur_last  = max(cur_last,  pmkvq_shfl(cur_last,  lane ^ x));
+            lo = min(lo, pmkvq_shfl(lo, lane ^ x));
+            hi = max(hi, pmkvq_shfl(hi, lane ^ x));
         }
+        if (lane == 0) {
+            spans[warp].token  = lo;
+            spans[warp].pieces = hi >= 0 ? PMKVQ_ITEM/8*(hi - lo + 1) : 0;
+        }
+        pmkvq_syncwarp();
     }
 
-    auto is_cached = [&](int i) { return i < n_mine; };
-    auto number    = [&](int i) { return is_cached(i) ? chunk + i*(int) op.n_chunk : i - n_mine; };
+    auto * const describe = (pmkvq_prefill_item *) (smem + MEM::ITEMS);
+    auto * const flags    = (int *) (smem + MEM::FLAGS);
+    auto * const units_k  = (float *) (smem + MEM::UNIT_K);
+    auto * const units_v  = (float *) (smem + MEM::UNIT_V);
 
-    // the mask of item i is asked for before another is multiplied
-    uint4 words[2][2];
-    auto ahead = [&](int i) { return is_cached(i) && mask.aligned && PMKVQ_ITEM*(number(i) + 1) <= (int) op.n_kv; };
-    auto ask   = [&](int i) {
-        if (ahead(i)) {
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                const uint4 * p = (const uint4 *) (mask.row[r] + PMKVQ_ITEM*number(i) + 16*t);
-                words[r][0] = pmkvq_ldg(p);
-                words[r][1] = pmkvq_ldg(p + 1);
-            }
-        }
-    };
+    const bool aligned = (op.mask_nb_token | (uintptr_t) op.mask)%16 == 0;
 
-    // what this warp's rows see of item i
-    auto look = [&](int i, int & wk, int & wv, bool & values) {
-        uint32_t vis = 0;
-        values = false;
-        wk = wv = 16; // of the current batch
-        const int item = number(i);
-        if (is_cached(i)) {
-            const pmkvq_source src_k(op.pool_k, op.table_k, item, op.group_k, head, op.n_pages_k, Dk);
-            const pmkvq_source src_v(op.pool_v, op.table_v, item, op.group_v, head, op.n_pages_v, Dv);
-            wk = src_k.width;
-            wv = src_v.width;
-            const int cell = PMKVQ_ITEM*item + 16*t;
-            bool ok_k, ok_v;
-            src_k.subtile(t, ok_k);
-            src_v.subtile(t, ok_v);
-            if (wk != 0 && wv != 0 && ok_k && ok_v) {
-#pragma unroll
-                for (int r = 0; r < 2; ++r) {
-                    if (mask.there[r]) {
-                        vis |= (ahead(i) ? pmkvq_visible_words(words[r], values)
-                                         : pmkvq_visible16(mask.row[r], cell, op.n_kv, mask.aligned, values)) << (16*r);
-                    }
-                }
-            }
-            // the current batch is not read from the cache
-            if (item >= cur_first && item <= cur_last) {
-                for (int base = 0; base < (int) op.n_tokens; base += 32) {
-                    const int c = base + lane < (int) op.n_tokens ? (int) op.cells[base + lane] : -1;
-                    uint32_t here = pmkvq_ballot(c >= 0 && c/PMKVQ_ITEM == item);
-                    while (here != 0) {
-                        const int x = pmkvq_shfl(c, __ffs(here) - 1) - cell;
-                        here &= here - 1;
-                        if (x >= 0 && x < 16) {
-                            vis &= ~(0x10001u << x);
-                        }
-                    }
-                }
-            }
-        } else if (i < n_items) {
-            vis = pmkvq_visible_current(op, mask, PMKVQ_ITEM*item + 16*t, op.n_tokens, values);
-        }
-        // flags of three items: one is read, one is set, one is cleared
-        if (pmkvq_any(vis != 0) && lane == 0) {
-            flags[i%3] = 1;
-        }
+    pmkvq_prefill_rows<M, NV, MEM::NX> rows;
+
+    int live   = 0; // bit x: whether somebody sees item i+1-x
+    int three  = 0; // (i+2)%3
+    const int n_items = items.count();
+    for (int i = -2; i <= n_items; ++i) {
+        const int next3 = three == 2 ? 0 : three + 1; // of i
+        const int prev3 = three == 0 ? 2 : three - 1; // of i+1
+        live = (live << 1 | (flags[prev3] != 0)) & 7;
         if (threadIdx.x == 0) {
-            flags[(i + 1)%3] = 0;
+            flags[next3] = 0;
         }
-        return vis;
-    };
-
-    int      wk, wv;
-    bool     values;
-    ask(0);
-    uint32_t vis = look(0, wk, wv, values);
-    pmkvq_syncthreads();
-
-    // tile i is fetched, tile i-1 multiplied
-    for (int i = 0; i <= n_items; ++i) {
-        const bool cached = is_cached(i);
-        const int  item   = number(i);
-        const bool live   = flags[i%3] != 0;
-        const pmkvq_source src_k(op.pool_k, op.table_k, cached ? item : 0, op.group_k, head, op.n_pages_k, Dk);
-        const pmkvq_source src_v(op.pool_v, op.table_v, cached ? item : 0, op.group_v, head, op.n_pages_v, Dv);
-
-        pmkvq_fetched<NS, NV, THREADS> raw;
-        if (live && cached) {
-            switch (wk) {
-                case 16: pmkvq_fetch_k<16>(raw, src_k); break;
-                case  8: pmkvq_fetch_k< 8>(raw, src_k); break;
-                case  4: pmkvq_fetch_k< 4>(raw, src_k); break;
-                default: pmkvq_fetch_k< 2>(raw, src_k); break;
-            }
-            switch (wv) {
-                case 16: pmkvq_fetch_v<16>(raw, src_v, v0); break;
-                case  8: pmkvq_fetch_v< 8>(raw, src_v, v0); break;
-                case  4: pmkvq_fetch_v< 4>(raw, src_v, v0); break;
-                default: pmkvq_fetch_v< 2>(raw, src_v, v0); break;
-            }
-        }
-
-        ask(i + 1);
-
-        // multiply tile i-1
-        if (cur_live && pmkvq_any(cur_vis != 0)) {
-            const tile_t tile(at + (stages == 2 ? (i + 1)%2*tile_bytes : 0), n_groups_k);
-            const float inv[2] = { q.inv[g], q.inv[g + 8] };
-
-            float s[8][4];
-            if (cur_wk == 16) {
-                pmkvq_tile_scores(s, tile, q.frag, lane, -PMKVQ_ALL, PMKVQ_ALL);
-#pragma unroll
-                for (int x = 0; x < 8; ++x) {
-                    s[x][0] *= inv[0];
-                    s[x][1] *= inv[0];
-                    s[x][2] *= inv[1];
-                    s[x][3] *= inv[1];
-                }
-            } else {
-                const float unit = 16777216.0f/((1 << cur_wk) - 1);
-                const float k[2] = { unit*inv[0], unit*inv[1] };
-                if constexpr (!MULTI) {
-                    pmkvq_tile_scores(s, tile, q.frag, lane, -PMKVQ_ALL, PMKVQ_ALL);
-                    const float sum[2] = { q.sum[g]*inv[0], q.sum[g + 8]*inv[1] };
-                    pmkvq_scale_scores(s, pmkvq_params::at(tile.params_k + 16*t, PMKVQ_ITEM), k, sum);
-                } else {
-                    float acc[8][4];
-#pragma unroll
-                    for (int x = 0; x < 8; ++x) {
-                        s[x][0] = s[x][1] = s[x][2] = s[x][3] = 0.0f;
-                    }
 #pragma unroll 1
-                    for (int gi = 0; gi < n_groups_k; ++gi) {
-                        pmkvq_tile_scores(acc, tile, q.frag, lane, gi*op.group_k, (gi + 1)*op.group_k);
-                        const float sum[2] = { q.sum[gi*16 + g]*inv[0], q.sum[gi*16 + g + 8]*inv[1] };
-                        pmkvq_add_scores(s, acc, pmkvq_params::at(tile.params_k + gi*2*PMKVQ_ITEM + 16*t, PMKVQ_ITEM), k, sum);
-                    }
-                }
-            }
+        for (int half = 0; half < 2; ++half) {
+            // registers are scarce: nothing that follows from the thread's number is kept in them
+            const int thread = pmkvq_opaque(threadIdx.x);
+            const int lane   = thread%32;
+            const int warp   = thread/32;
+            const int g      = lane/4;
+            const int t      = lane%4;
+            auto * const states  = (int *) (smem + MEM::STATE) + warp;
+            auto * const visible = (uint32_t *) (smem + MEM::VISIBLE) + warp*M*32 + lane;
 
-            const int before = i - 1;
-            if (before < n_mine) {
-                pmkvq_bias(s, op, mask, cur_vis, cur_values, PMKVQ_ITEM*(chunk + before*op.n_chunk) + 16*t);
-            } else {
-                pmkvq_bias(s, op, mask, 0, false, 0);
-                if (pmkvq_any(cur_values)) {
-                    const int tok = PMKVQ_ITEM*(before - n_mine) + 16*t;
+            if ((half == 1) == (stages == 2 && warp >= WARPS/2)) {
+                const pmkvq_prefill_item & it = describe[i + 3 & 3]; // i-1
+                const int state = states[(i + 3 & 3)*WARPS];
+                if ((live & 4) && (state & 2) && it.valid != 0) {
+                    uint32_t vis[M];
+                    bool full = true;
 #pragma unroll
-                    for (int x = 0; x < 16; ++x) {
+                    for (int m = 0; m < M; ++m) {
+                        vis[m] = it.valid >> t & 1 ? visible[((i + 3 & 3)*WARPS*M + m)*32] : 0;
+                        full   = full && vis[m] == 0xffffffff;
+                    }
+                    full = pmkvq_all(full);
+
+                    const tile_t tile(smem + MEM::TILES + (stages == 2 ? (i + 1 & 1)*tile_t::PIECES : 0));
+                    float s[M][8][4];
+                    pmkvq_prefill_scores<MEM, NS>(s, smem, warp*M, tile.k, (const uint2 *) (smem + MEM::MID_K) + three*MEM::STEPS*64*MEM::BESIDE,
+                        it.width[0] < 16 ? (n_groups_k + 3)/4 : 0, lane);
+
+                    if (it.width[0] < 16) {
+                        pmkvq_prefill_scale(s, units_k + three*PMKVQ_ITEM, lane);
+                    }
+                    float k[M][2];
 #pragma unroll
-                        for (int r = 0; r < 2; ++r) {
-                            if (cur_vis >> (16*r + x) & 1) {
-                                s[x%8][2*r + x/8] += mask.slope[r]*pmkvq_h2f(mask.row[r][op.cells[tok + x]]);
+                    for (int m = 0; m < M; ++m) {
+                        const pmkvq_prefill_queries<MEM> q(smem, warp*M + m);
+                        k[m][0] = q.inv(g);
+                        k[m][1] = q.inv(g + 8);
+                    }
+                    if (op.softcap != 0.0f || (state & 1)) {
+#pragma unroll
+                        for (int m = 0; m < M; ++m) {
+#pragma unroll
+                            for (int j = 0; j < 8; ++j) {
+                                s[m][j][0] *= k[m][0];
+                                s[m][j][1] *= k[m][0];
+                                s[m][j][2] *= k[m][1];
+                                s[m][j][3] *= k[m][1];
+                            }
+                            k[m][0] = k[m][1] = 1.0f;
+                        }
+                        const int  first  = PMKVQ_ITEM*items.number(i - 1) + 16*t;
+                        const bool cached = items.cached(i - 1);
+                        pmkvq_prefill_bias<MEM>(s, op, smem, warp*M, vis, state & 1, [&](int x) { return cached ? first + x : spans[warp].cell(op, first + x); }, lane);
+                    }
+                    if (!full) {
+#pragma unroll
+                        for (int m = 0; m < M; ++m) {
+#pragma unroll
+                            for (int j = 0; j < 8; ++j) {
+#pragma unroll
+                                for (int e = 0; e < 4; ++e) {
+                                    s[m][j][e] = vis[m] >> pmkvq_cell_bit(j, e) & 1 ? s[m][j][e] : -PMKVQ_INF;
+                                }
                             }
                         }
                     }
+                    const float unit = units_v[three];
+                    uint32_t w[M][4][4];
+                    pmkvq_prefill_weights(rows, w, s, k);
+                    pmkvq_prefill_values<MEM, 8*NV>(rows, 0, tile.v, w, unit, lane);
+                    pmkvq_prefill_values<MEM, MEM::NX>(rows, 8*NV, smem + MEM::MID_V + three*MEM::NX*8*tile_t::V_STRIDE, w, unit, lane);
                 }
-            }
-            rows.softmax(s, cur_vis);
-
-            uint32_t w[4][4];
-            if (cur_wv == 16) {
-                pmkvq_weights_f16<NV>(rows, w, s);
-                pmkvq_tile_values(rows.out, tile, w, v0, lane, -PMKVQ_ALL, PMKVQ_ALL);
             } else {
-                const uint32_t mine = cur_vis | cur_vis >> 16;
-                pmkvq_sum_weights(rows, s);
-                float largest = 0.0f;
-                for (int gi = 0; gi < n_groups_v; ++gi) {
-                    largest = fmaxf(largest, pmkvq_largest(pmkvq_params::at(tile.params_v + gi*2*PMKVQ_ITEM + 16*t, PMKVQ_ITEM), mine));
+                const pmkvq_raw<STAGED, THREADS> raw_k = { smem + MEM::STAGE + thread };
+                const pmkvq_raw<STAGED, THREADS> raw_v = { smem + MEM::STAGE + 4*MEM::TASKS_K*THREADS + thread };
+                const int  number2 = items.number(i + 2);
+                const bool cached2 = items.cached(i + 2);
+                const bool some2   = i + 2 < n_items;
+                const int  number1 = items.number(i + 1);
+                const pmkvq_prefill_item & it1 = describe[i + 5 & 3]; // i+1
+                const pmkvq_prefill_item & it0 = describe[i + 4 & 3]; // i
+                const bool live1 = (live & 1) && it1.width[0] != 0;
+
+                // ask for what the next steps look at: the first pieces of the masks
+                const bool  ahead = some2 && cached2 && aligned && PMKVQ_ITEM*(number2 + 1) <= (int) op.n_kv;
+                const uint4 none  = make_uint4(0, 0, 0, 0);
+                const pmkvq_prefill_span span = spans[warp];
+                auto mask_at = [&](int x) {
+                    const uint4 * row = (const uint4 *) ((const char *) op.mask + (span.token + x/8)*op.mask_nb_token + 2*PMKVQ_ITEM*number2);
+                    return x < span.pieces ? pmkvq_ldg(row + x%8) : none;
+                };
+                uint4 words[2] = { ahead ? mask_at(lane) : none, ahead ? mask_at(lane + 32) : none };
+                const int entry = some2 && cached2 && warp == 2 ? pmkvq_ask_entry(op, number2, lane) : 0;
+                auto ask_k = [&](int x) { return pmkvq_ask_range(op.params_k, n_groups_k, op.n_head_kv, number1, head, x, lane); };
+                auto ask_v = [&](int x) { return pmkvq_ask_range(op.params_v, n_groups_v, op.n_head_kv, number1, head, first_v + x, lane); };
+                uint2 range = make_uint2(0, 0);
+                if (live1 && warp == 0 && it1.width[0] < 16) {
+                    range = ask_k(0);
                 }
-                const float unit = pmkvq_rescale_codes(rows, largest, 1.0f/((1 << cur_wv) - 1));
-                float low[2];
-                if constexpr (!MULTI) {
-                    pmkvq_weights_codes<8>(w, low, s, pmkvq_params::at(tile.params_v + 16*t, PMKVQ_ITEM), mine, unit);
-                    pmkvq_tile_values(rows.out, tile, w, v0, lane, -PMKVQ_ALL, PMKVQ_ALL);
-                    rows.lo[0] += low[0];
-                    rows.lo[1] += low[1];
-                } else {
-#pragma unroll 1
-                    for (int gi = 0; gi < n_groups_v; ++gi) {
-                        const int d0 = gi*op.group_v;
-                        const int d1 = d0 + op.group_v;
-                        if (d1 <= v0 || d0 >= v0 + 64*NV) {
-                            continue;
+                if (live1 && warp == 1 && it1.width[1] < 16) {
+                    range = ask_v(0);
+                }
+
+                // unpack
+                if ((live & 2) && it0.width[0] != 0) {
+                    const tile_t tile(smem + MEM::TILES + (stages == 2 ? (i & 1)*tile_t::PIECES : 0));
+                    if (it0.width[0] == PMKVQ_CURRENT) {
+                        const int first = PMKVQ_ITEM*items.number(i);
+                        pmkvq_put_current(tile, op, head, first, min(PMKVQ_ITEM, (int) op.n_tokens - first), v0);
+                    } else {
+                        pmkvq_cp_async_wait<0>();
+                        pmkvq_tasks<true, MULTI>(tile, raw_k, raw_v, it0, op, v0, (const uint16_t *) (smem + MEM::SCALE_K + (i & 1)*MEM::GROUPS_K*8), group_k,
+                            (const uint16_t *) (smem + MEM::SCALE_V + (i & 1)*MEM::GROUPS_V*8), group_v, thread);
+                    }
+                }
+
+                // fetch
+                if (live1) {
+                    if (STAGED && it1.width[0] != PMKVQ_CURRENT) {
+                        pmkvq_tasks<false, MULTI>(tile_t(smem), raw_k, raw_v, it1, op, v0, nullptr, group_k, nullptr, group_v, thread);
+                        pmkvq_cp_async_commit();
+                    }
+                    if (warp == 0 && it1.width[0] < 16) {
+                        pmkvq_scales_k<MULTI>((uint16_t *) (smem + MEM::SCALE_K + (i + 1 & 1)*MEM::GROUPS_K*8),
+                            (uint2 *) (smem + MEM::MID_K) + prev3*MEM::STEPS*64*MEM::BESIDE, units_k + prev3*PMKVQ_ITEM, it1.width[0], n_groups_k, range, ask_k, lane);
+                    }
+                    if (warp == 1) {
+                        const float unit = pmkvq_scales_v<MULTI, tile_t::V_STRIDE>((uint16_t *) (smem + MEM::SCALE_V + (i + 1 & 1)*MEM::GROUPS_V*8),
+                            smem + MEM::MID_V + prev3*MEM::NX*8*tile_t::V_STRIDE, it1.width[1], slice_v, range, ask_v, lane);
+                        if (lane == 0) {
+                            units_v[prev3] = unit;
                         }
-                        pmkvq_weights_codes<8>(w, low, s, pmkvq_params::at(tile.params_v + gi*2*PMKVQ_ITEM + 16*t, PMKVQ_ITEM), mine, unit);
-                        pmkvq_tile_values(rows.out, tile, w, v0, lane, d0, d1);
-                        pmkvq_add_low<NV>(rows, low, v0, d0, d1, lane);
+                    }
+                }
+
+                // look
+                if (some2) {
+                    bool     values = false;
+                    uint32_t vis[M], there[M];
+#pragma unroll
+                    for (int m = 0; m < M; ++m) {
+                        const pmkvq_prefill_queries<MEM> q(smem, warp*M + m);
+                        there[m] = (q.token(g) >= 0 ? 0x0000ffff : 0) | (q.token(g + 8) >= 0 ? 0xffff0000 : 0);
+                        vis[m]   = 0xffffffff;
+                    }
+                    uint32_t any = !ahead;
+                    if (ahead) {
+                        any = (words[0].x | words[0].y | words[0].z | words[0].w) | (words[1].x | words[1].y | words[1].z | words[1].w);
+                        for (int x = lane + 64; x < span.pieces; x += 32) {
+                            const uint4 y = mask_at(x);
+                            any |= y.x | y.y | y.z | y.w;
+                        }
+                    }
+                    if (pmkvq_any(any != 0)) {
+#pragma unroll 1
+                        for (int x = 0; x < 2*M; ++x) {
+                            const int token = pmkvq_prefill_queries<MEM>(smem, warp*M + x/2).token(g + x%2*8);
+                            const uint16_t * row = (const uint16_t *) ((const char *) op.mask + max(token, 0)*op.mask_nb_token);
+                            const int first = PMKVQ_ITEM*number2 + 16*t;
+                            const uint32_t bits = token < 0 ? 0 : cached2 ? pmkvq_visible16(row, first, op.n_kv, aligned, values)
+                                                                          : pmkvq_visible_tokens(op, span, row, first, values);
+#pragma unroll
+                            for (int m = 0; m < M; ++m) {
+                                vis[m] &= x/2 == m ? x%2 ? bits << 16 | 0x0000ffff : bits | 0xffff0000 : 0xffffffff;
+                            }
+                        }
+                    }
+                    if (cached2) {
+                        span.leave_out(op, number2, PMKVQ_ITEM*number2 + 16*t, vis);
+                    }
+                    uint32_t seen = 0;
+#pragma unroll
+                    for (int m = 0; m < M; ++m) {
+                        seen |= vis[m] & there[m];
+                        // rows that don't exist see everything: what comes of them is not written
+                        visible[((i + 2 & 3)*WARPS*M + m)*32] = vis[m] | ~there[m];
+                    }
+                    const bool see = pmkvq_any(seen != 0);
+                    values = pmkvq_any(values);
+                    if (lane == 0) {
+                        states[(i + 2 & 3)*WARPS] = values + 2*see;
+                        if (see) {
+                            flags[three] = 1;
+                        }
+                    }
+                    if (warp == 2) {
+                        pmkvq_describe_item(describe[i + 2 & 3], op, cached2, number2, head, entry, lane);
                     }
                 }
             }
-        }
-
-        if (stages == 1) {
-            pmkvq_syncthreads();
-        }
-        if (live) {
-            const tile_t tile(at + (stages == 2 ? i%2*tile_bytes : 0), n_groups_k);
-            if (cached) {
-                switch (wk) {
-                    case 16: pmkvq_put_k<16>(tile, raw, Dk); break;
-                    case  8: pmkvq_put_k< 8>(tile, raw, Dk); break;
-                    case  4: pmkvq_put_k< 4>(tile, raw, Dk); break;
-                    default: pmkvq_put_k< 2>(tile, raw, Dk); break;
-                }
-                switch (wv) {
-                    case 16: pmkvq_put_v<16>(tile, raw, Dv, v0); break;
-                    case  8: pmkvq_put_v< 8>(tile, raw, Dv, v0); break;
-                    case  4: pmkvq_put_v< 4>(tile, raw, Dv, v0); break;
-                    default: pmkvq_put_v< 2>(tile, raw, Dv, v0); break;
-                }
-                // (min, max) of 64 cells: 8 pieces each
-                const int n_k = wk != 16 ? n_groups_k*16 : 0;
-                const int n_v = wv != 16 ? n_groups_v*16 : 0;
-                for (int x = threadIdx.x; x < n_k + n_v; x += THREADS) {
-                    const bool  of_k   = x < n_k;
-                    const int   y      = of_k ? x : x - n_k;
-                    const int   groups = of_k ? n_groups_k : n_groups_v;
-                    const uint16_t * p = (of_k ? op.params_k : op.params_v)
-                        + ((((size_t) item/2*op.n_head_kv + head)*groups + y/16)*2 + y%16/8)*PMKVQ_BLOCK + PMKVQ_ITEM*(item%2) + y%8*8;
-                    ((uint4 *) (of_k ? tile.params_k : tile.params_v))[y] = pmkvq_ldg((const uint4 *) p);
-                }
-            } else {
-                pmkvq_put_current(tile, op, head, PMKVQ_ITEM*item, min(PMKVQ_ITEM, (int) op.n_tokens - PMKVQ_ITEM*item), v0);
+            if (half == 0 && stages == 1) {
+                pmkvq_syncthreads();
             }
         }
-        cur_wk     = wk;
-        cur_wv     = wv;
-        cur_vis    = vis;
-        cur_values = values;
-        cur_live   = live;
-
-        vis = look(i + 1, wk, wv, values);
-        // tile i is whole, tile i-1 is read
+        three = next3;
         pmkvq_syncthreads();
     }
-
-    // rows are whole: no other warp has a part of them
-    const float back = pmkvq_pow2(rows.u);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        float l  = rows.l[r];
-        float lo = rows.lo[r];
-        l  += pmkvq_shfl_xor(l, 1);
-        l  += pmkvq_shfl_xor(l, 2);
-        lo += pmkvq_shfl_xor(lo, 1);
-        lo += pmkvq_shfl_xor(lo, 2);
-        const int row = g + 8*r;
-        if (q.token[row] < 0) {
-            continue;
-        }
-        float * dst = op.dst + (((size_t) chunk*op.n_tokens + q.token[row])*op.n_head + q.head[row])*(Dv + 2);
-#pragma unroll
-        for (int i = 0; i < NV; ++i) {
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                const int d = v0 + 64*i + 16*t + 8*e;
-#pragma unroll
-                for (int j = 0; j < 8; ++j) {
-                    if (d + j < Dv) {
-                        dst[d + j] = rows.out[8*i + j][2*r + e]*back + lo;
-                    }
-                }
-            }
-        }
-        if (t == 0 && v0 == 0) {
-            dst[Dv]     = rows.m[r]*0.6931471805599453f;
-            dst[Dv + 1] = l;
-        }
-    }
+    pmkvq_prefill_output<MEM, MULTI>(rows, op, smem, warp*M, (float *) (smem + MEM::TILES) + warp*8*(64*NV + 4), chunk, v0, lane);
 }
 
 // cudaErrorInvalidConfiguration: the device's shared memory is too small
-template <int NS, int NV, int WARPS, bool MULTI>
+template <int NS, int NV, int WARPS, int M, bool MULTI, bool STAGED>
 static cudaError_t pmkvq_launch_prefill(const pmkvq_op_attn & op, size_t shared, cudaStream_t stream) {
-    const pmkvq_tiling tiling = pmkvq_tiling::of(16, op.n_tokens, op.n_head, op.n_head_kv);
+    using MEM = pmkvq_prefill_memory<NS, NV, WARPS, M, MULTI, STAGED>;
+    static_assert(MEM::tile::PIECES*16 >= WARPS*8*(64*NV + 4)*4, "the output goes through a tile");
+    static_assert(WARPS > 2, "three warps have tasks of their own");
 
-    const int n_groups_k = MULTI && op.group_k != 0 ? op.head_dim_k/op.group_k : 1;
-    const int n_groups_v = MULTI && op.group_v != 0 ? op.head_dim_v/op.group_v : 1;
-
-    const size_t queries = WARPS*pmkvq_queries::bytes(16, NS, n_groups_k);
-    const size_t tile    = pmkvq_tile<NS, NV, 32*WARPS>::bytes(n_groups_k, n_groups_v);
-
-    const int stages = queries + 2*tile <= shared ? 2 : 1;
-    if (queries + stages*tile > shared) {
+    const int stages = MEM::bytes(2) <= shared ? 2 : 1;
+    if (MEM::bytes(stages) > shared) {
         return cudaErrorInvalidConfiguration;
     }
-    cudaError_t err = pmkvq_allow_shared(pmkvq_attn_prefill<NS, NV, WARPS, MULTI>, queries + stages*tile);
+    cudaError_t err = pmkvq_allow_shared(pmkvq_attn_prefill<NS, NV, WARPS, M, MULTI, STAGED>, MEM::bytes(stages));
     if (err != cudaSuccess) {
         return err;
     }
-
-    const dim3 grid((tiling.tiles + WARPS - 1)/WARPS, op.n_head_kv, op.n_chunk*((op.head_dim_v + 64*NV - 1)/(64*NV)));
-    PMKVQ_LAUNCH((pmkvq_attn_prefill<NS, NV, WARPS, MULTI>), grid, dim3(32*WARPS), queries + stages*tile, stream, op, tiling, stages);
+    const pmkvq_tiling tiling = pmkvq_tiling::of(16, op.n_tokens, op.n_head, op.n_head_kv);
+    const dim3 grid((tiling.tiles + WARPS*M - 1)/(WARPS*M), op.n_head_kv, op.n_chunk*((op.head_dim_v + 64*NV - 1)/(64*NV)));
+    PMKVQ_LAUNCH((pmkvq_attn_prefill<NS, NV, WARPS, M, MULTI, STAGED>), grid, dim3(32*WARPS), MEM::bytes(stages), stream, op, tiling, stages);
     return cudaGetLastError();
 }
 
-// with as many warps as shared memory allows
+// as many rows as shared memory allows
 template <int NS, int NV, bool MULTI>
 static cudaError_t pmkvq_launch_prefill(const pmkvq_op_attn & op, size_t shared, cudaStream_t stream) {
-    cudaError_t err = pmkvq_launch_prefill<NS, NV, 8, MULTI>(op, shared, stream);
-    return err == cudaErrorInvalidConfiguration ? pmkvq_launch_prefill<NS, NV, 4, MULTI>(op, shared, stream) : err;
+    if constexpr (NS <= 3) {
+        const cudaError_t err = pmkvq_launch_prefill<NS, NV, 8, 2, MULTI, true>(op, shared, stream);
+        if (err != cudaErrorInvalidConfiguration) {
+            return err;
+        }
+    }
+    return pmkvq_launch_prefill<NS, NV, 4, 1, MULTI, false>(op, shared, stream);
 }

@@ -63,13 +63,14 @@ static inline uint32_t pmkvq_n_chunk(bool gpu, int64_t n_tokens, int64_t n_kv, i
         return n_tokens > 8 ? 1 : clamp((n_kv + 1023)/1024, 1, 16);
     }
 
-    // a thread block takes a KV head and 8 of its queries. Two blocks for each of about 132 multiprocessors
-    const int64_t n_tiles = n_head_kv*((n_tokens*(n_head/n_head_kv) + 7)/8);
+    // A thread block takes a KV head and 8 of its queries, two blocks for each of about 132 multiprocessors; from 17 tokens on 256
+    // queries, one block each. Partial results take no more than those of 1,024 tokens in one part.
+    const bool    few     = n_tokens <= 16;
+    const int64_t rows    = few ? 8 : 256;
+    const int64_t n_tiles = n_head_kv*((n_tokens*(n_head/n_head_kv) + rows - 1)/rows);
+    const int64_t most    = n_tokens <= 8 ? clamp(512/n_tokens, 1, 128) : few ? 4 : clamp(1024/n_tokens, 1, 32);
 
-    // partial results take no more than those of a batch of 512 tokens in one part
-    const int64_t most = n_tokens > 8 ? clamp(256/n_tokens, 1, 4) : clamp(512/n_tokens, 1, 128);
-
-    return clamp((n_kv + 255)/256, 1, clamp(2*132/n_tiles, 1, most));
+    return clamp((n_kv + 255)/256, 1, clamp((few ? 2 : 1)*132/n_tiles, 1, most));
 }
 
 //

@@ -37,6 +37,7 @@ struct Warp {
 struct Copy {
     void       * dst;
     const void * src;
+    uint32_t     bytes;
     uint32_t     group;
     bool         valid;
 };
@@ -73,7 +74,7 @@ void compute(Warp & w); // once all lanes have arrived
 void barrier(const char * file, int line);
 void yield();
 
-void copy_issue(void * dst, const void * src, bool valid, const char * file, int line);
+void copy_issue(void * dst, const void * src, uint32_t bytes, bool valid, const char * file, int line);
 void copy_commit();
 void copy_wait(uint32_t n);
 

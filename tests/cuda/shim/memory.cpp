@@ -159,18 +159,18 @@ void check_any(const void * p, size_t n, size_t align, const char * what) {
 // cp.async: the bytes arrive at the wait and not before, until then the destination is garbage
 //
 
-void copy_issue(void * dst, const void * src, bool valid, const char * file, int line) {
-    check_align(dst, 16, "destination of cp_async");
-    check_align(src, 16, "source of cp_async");
-    if (!is_shared(dst, 16)) {
+void copy_issue(void * dst, const void * src, uint32_t bytes, bool valid, const char * file, int line) {
+    check_align(dst, bytes, "destination of cp_async");
+    check_align(src, bytes, "source of cp_async");
+    if (!is_shared(dst, bytes)) {
         fail(ILLEGAL_ADDRESS, "cp_async at %s:%d to %p, which is not shared memory", file, line, dst);
     }
     if (valid) {
-        check_global(src, 16, 16, "source of cp_async");
+        check_global(src, bytes, bytes, "source of cp_async");
     }
-    check_access(dst, 16, true, false, __builtin_return_address(0));
-    memset(dst, 0xFF, 16);
-    current->copies.push_back({ dst, src, current->group, valid });
+    check_access(dst, bytes, true, false, __builtin_return_address(0));
+    memset(dst, 0xFF, bytes);
+    current->copies.push_back({ dst, src, bytes, current->group, valid });
 }
 
 void copy_commit() {
@@ -182,12 +182,12 @@ void copy_wait(uint32_t n) {
     size_t i = 0;
     // groups are numbered in the order of their commits; one that was not committed is waited for by nobody
     for (; i < copies.size() && copies[i].group + n < current->group; ++i) {
-        check_access(copies[i].dst, 16, true, false, __builtin_return_address(0));
+        check_access(copies[i].dst, copies[i].bytes, true, false, __builtin_return_address(0));
         if (copies[i].valid) {
-            check_access(copies[i].src, 16, false, false, __builtin_return_address(0));
-            memcpy(copies[i].dst, copies[i].src, 16);
+            check_access(copies[i].src, copies[i].bytes, false, false, __builtin_return_address(0));
+            memcpy(copies[i].dst, copies[i].src, copies[i].bytes);
         } else {
-            memset(copies[i].dst, 0, 16);
+            memset(copies[i].dst, 0, copies[i].bytes);
         }
     }
     copies.erase(copies.begin(), copies.begin() + i);

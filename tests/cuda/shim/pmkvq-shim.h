@@ -133,6 +133,13 @@ static inline uint16_t pmkvq_shim_fma_h(float a, float b, float c) {
     return pmkvq_f2h(f);
 }
 
+static inline uint32_t pmkvq_fma_h2(uint32_t a, uint32_t b, uint32_t c) {
+    const float2 x = pmkvq_unpack_h2(a);
+    const float2 y = pmkvq_unpack_h2(b);
+    const float2 z = pmkvq_unpack_h2(c);
+    return pmkvq_shim_fma_h(x.x, y.x, z.x) | (uint32_t) pmkvq_shim_fma_h(x.y, y.y, z.y) << 16;
+}
+
 //
 // numbers. Products and sums of kernels are fused where that is possible, as nvcc does; these are not (rounding.cpp)
 //
@@ -145,6 +152,10 @@ float pmkvq_exp2  (float x);
 
 static inline uint32_t pmkvq_float_bits(float x) {
     return __float_as_uint(x);
+}
+
+static inline int pmkvq_opaque(int x) {
+    return x;
 }
 
 static inline int pmkvq_popc(uint32_t x) {
@@ -230,7 +241,11 @@ static inline uint32_t pmkvq_ldg4(const uint32_t * p) {
 }
 
 static inline void pmkvq_cp_async_16(void * dst, const void * src, bool valid, PMKVQ_SHIM_HERE) {
-    pmkvq_shim::copy_issue(dst, src, valid, file, line);
+    pmkvq_shim::copy_issue(dst, src, 16, valid, file, line);
+}
+
+static inline void pmkvq_cp_async_8(void * dst, const void * src, bool valid, PMKVQ_SHIM_HERE) {
+    pmkvq_shim::copy_issue(dst, src, 8, valid, file, line);
 }
 
 static inline void pmkvq_cp_async_commit() {
