@@ -36,6 +36,7 @@ int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_
 
 // stream: cudaStream_t
 int pmkvq_cuda_op_store (const pmkvq_op_store    * op, void * stream);
+int pmkvq_cuda_op_stores(const pmkvq_op_store * k, const pmkvq_op_store * v, void * stream); // both in one launch; they share no bytes
 int pmkvq_cuda_op_shrink(const pmkvq_cuda_shrink * op, void * stream);
 int pmkvq_cuda_op_attn  (const pmkvq_op_attn     * op, void * stream);
 int pmkvq_cuda_op_merge (const pmkvq_op_merge    * op, void * stream);

@@ -71,6 +71,43 @@ void ggml_cuda_op_pmkvq(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     CUDA_CHECK((cudaError_t) pmkvq_run(dst, params, ctx.stream()));
 }
 
+// the next node that the backend computes, or cgraph->n_nodes
+static int pmkvq_next(const ggml_cgraph * cgraph, int i) {
+    for (++i; i < cgraph->n_nodes; ++i) {
+        const ggml_tensor * t = cgraph->nodes[i];
+        const bool no_op = ggml_is_empty(t) || t->op == GGML_OP_NONE || t->op == GGML_OP_RESHAPE || t->op == GGML_OP_TRANSPOSE ||
+            t->op == GGML_OP_VIEW || t->op == GGML_OP_PERMUTE;
+        if (!no_op && (t->flags & GGML_TENSOR_FLAG_COMPUTE)) {
+            break;
+        }
+    }
+    return i;
+}
+
+// K and V of a layer are stored in one launch, where nothing is computed between them: then what V's node reads is there, and
+// nobody reads the results of either
+int ggml_cuda_fuse_pmkvq(ggml_backend_cuda_context & ctx, const ggml_cgraph * cgraph, int i) {
+    const int j = pmkvq_next(cgraph, i);
+    // branches of the graph that run side by side are in order only within their stream
+    if (j == cgraph->n_nodes || ctx.curr_stream_no != 0) {
+        return 0;
+    }
+    const ggml_tensor * nodes[2] = { cgraph->nodes[i], cgraph->nodes[j] };
+    pmkvq_op_store ops[2];
+    for (int n = 0; n < 2; ++n) {
+        pmkvq_op_params params;
+        if (!pmkvq_get_params(nodes[n], params) || params.kind != PMKVQ_OP_STORE || !pmkvq_read_store(nodes[n], params, ops[n])) {
+            return 0;
+        }
+    }
+    // two of one side may store the same cell
+    if (ops[0].side == ops[1].side || ops[0].table == ops[1].table) {
+        return 0;
+    }
+    CUDA_CHECK((cudaError_t) pmkvq_cuda_op_stores(&ops[0], &ops[1], ctx.stream()));
+    return j - i;
+}
+
 // pool and meta are never copied to where a node happens to run
 static bool pmkvq_is_on_device(const ggml_tensor * t, int device) {
     return t && t->buffer && ggml_backend_buffer_get_type(t->buffer) == ggml_backend_cuda_buffer_type(device);

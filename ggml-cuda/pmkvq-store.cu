@@ -174,13 +174,22 @@ static __device__ __forceinline__ void pmkvq_quantize(const pmkvq_op_store & a, 
     }
 }
 
-static __global__ void pmkvq_store_kernel(const pmkvq_op_store a, const bool aligned) {
-    const size_t row = (size_t) blockIdx.x*STORE_WARPS + threadIdx.y;
-    if (row >= (size_t) a.n_tokens*a.n_head_kv) {
+// one side, or K and V of a layer: grid.y of them
+struct pmkvq_stores {
+    pmkvq_op_store op[2];
+    bool           aligned[2];
+};
+
+static __global__ void pmkvq_store_kernel(const pmkvq_stores stores) {
+    const pmkvq_op_store & a = stores.op[blockIdx.y];
+    const bool aligned = stores.aligned[blockIdx.y];
+
+    const uint32_t row = blockIdx.x*STORE_WARPS + threadIdx.y;
+    if (row >= a.n_tokens*a.n_head_kv) {
         return;
     }
-    const uint32_t token = (uint32_t) (row/a.n_head_kv);
-    const uint32_t head  = (uint32_t) (row%a.n_head_kv);
+    const uint32_t token = row/a.n_head_kv;
+    const uint32_t head  = row%a.n_head_kv;
     const float * x = (const float *) ((const uint8_t *) a.x + token*a.x_nb_token + head*a.x_nb_head);
     // on its way while the place is looked up
     const bool   some  = a.head_dim%4 == 0 && 4*threadIdx.x < a.head_dim;
@@ -193,27 +202,44 @@ static __global__ void pmkvq_store_kernel(const pmkvq_op_store a, const bool ali
     }
 }
 
-int pmkvq_cuda_op_store(const pmkvq_op_store * op, void * stream) {
+static bool pmkvq_store_valid(const pmkvq_op_store * op) {
     if (!op || !op->x || !op->cells || !op->pool || !op->table || (op->group != 0 && !op->params)) {
-        return cudaErrorInvalidValue;
+        return false;
     }
     if (op->n_head_kv == 0 || op->n_pages == 0 || op->n_blocks == 0 || op->head_dim == 0 || op->head_dim > PMKVQ_MAX_HEAD_DIM
             || !pmkvq_group_valid(op->group, op->head_dim) || op->side > 1 || op->range > 1) {
-        return cudaErrorInvalidValue;
+        return false;
     }
     if (((uintptr_t) op->x | op->x_nb_head | op->x_nb_token | (uintptr_t) op->table)%4 != 0 || (uintptr_t) op->pool%16 != 0
             || (uintptr_t) op->params%2 != 0 || (uintptr_t) op->cells%8 != 0) {
-        return cudaErrorInvalidValue;
+        return false;
     }
-    const size_t rows = (size_t) op->n_tokens*op->n_head_kv;
-    const size_t ctas = (rows + STORE_WARPS - 1)/STORE_WARPS;
-    if (ctas > 0x7fffffff) {
-        return cudaErrorInvalidValue;
+    return (uint64_t) op->n_tokens*op->n_head_kv <= INT32_MAX;
+}
+
+static int pmkvq_store(const pmkvq_op_store * const (&ops)[2], int n, void * stream) {
+    pmkvq_stores stores = {};
+    uint32_t rows = 0;
+    for (int i = 0; i < n; ++i) {
+        if (!pmkvq_store_valid(ops[i])) {
+            return cudaErrorInvalidValue;
+        }
+        stores.op[i]      = *ops[i];
+        stores.aligned[i] = ((uintptr_t) ops[i]->x | ops[i]->x_nb_head | ops[i]->x_nb_token)%16 == 0;
+        const uint32_t mine = ops[i]->n_tokens*ops[i]->n_head_kv;
+        rows = mine > rows ? mine : rows;
     }
-    if (ctas == 0) {
+    if (rows == 0) {
         return cudaSuccess;
     }
-    const bool aligned = ((uintptr_t) op->x | op->x_nb_head | op->x_nb_token)%16 == 0;
-    PMKVQ_LAUNCH(pmkvq_store_kernel, dim3((unsigned) ctas), dim3(32, STORE_WARPS), 0, (cudaStream_t) stream, *op, aligned);
+    PMKVQ_LAUNCH(pmkvq_store_kernel, dim3((rows + STORE_WARPS - 1)/STORE_WARPS, n), dim3(32, STORE_WARPS), 0, (cudaStream_t) stream, stores);
     return cudaGetLastError();
+}
+
+int pmkvq_cuda_op_store(const pmkvq_op_store * op, void * stream) {
+    return pmkvq_store({ op, nullptr }, 1, stream);
+}
+
+int pmkvq_cuda_op_stores(const pmkvq_op_store * k, const pmkvq_op_store * v, void * stream) {
+    return pmkvq_store({ k, v }, 2, stream);
 }

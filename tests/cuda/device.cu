@@ -9,6 +9,7 @@
 static int run(char kind, const void * op, cudaStream_t stream) {
     switch (kind) {
         case 's': return pmkvq_cuda_op_store ((const pmkvq_op_store    *) op, stream);
+        case 'b': return pmkvq_cuda_op_stores((const pmkvq_op_store *) op, (const pmkvq_op_store *) op + 1, stream);
         case 'k': return pmkvq_cuda_op_shrink((const pmkvq_cuda_shrink *) op, stream);
         case 'a': return pmkvq_cuda_op_attn  ((const pmkvq_op_attn     *) op, stream);
         case 'm': return pmkvq_cuda_op_merge ((const pmkvq_op_merge    *) op, stream);
@@ -220,6 +221,7 @@ int pmkvq_dev_time_copy(void * dst, const void * src, size_t bytes, uint32_t n_r
 #endif // PMKVQ_SHIM
 
 int pmkvq_dev_store (const pmkvq_op_store    * op) { return run('s', op, get_stream()); }
+int pmkvq_dev_stores(const pmkvq_op_store    * op) { return run('b', op, get_stream()); }
 int pmkvq_dev_shrink(const pmkvq_cuda_shrink * op) { return run('k', op, get_stream()); }
 int pmkvq_dev_attn  (const pmkvq_op_attn     * op) { return run('a', op, get_stream()); }
 int pmkvq_dev_merge (const pmkvq_op_merge    * op) { return run('m', op, get_stream()); }

@@ -45,6 +45,7 @@ struct Library {
     fill: unsafe extern "C" fn(Ptr, c_int, usize) -> c_int,
     sync: unsafe extern "C" fn() -> c_int,
     store: unsafe extern "C" fn(*const OpStore) -> c_int,
+    stores: unsafe extern "C" fn(*const OpStore) -> c_int,
     shrink: unsafe extern "C" fn(*const Shrink) -> c_int,
     attn: unsafe extern "C" fn(*const OpAttn) -> c_int,
     merge: unsafe extern "C" fn(*const OpMerge) -> c_int,
@@ -81,6 +82,7 @@ impl Library {
                 fill: get!("pmkvq_dev_fill"),
                 sync: get!("pmkvq_dev_sync"),
                 store: get!("pmkvq_dev_store"),
+                stores: get!("pmkvq_dev_stores"),
                 shrink: get!("pmkvq_dev_shrink"),
                 attn: get!("pmkvq_dev_attn"),
                 merge: get!("pmkvq_dev_merge"),
@@ -189,6 +191,12 @@ pub fn store(op: &OpStore) -> i32 {
     Device::get().run("store", |l| unsafe { (l.store)(op) })
 }
 
+/// K and V in one launch.
+pub fn stores(ops: &[OpStore; 2]) -> i32 {
+    // SAFETY: as above
+    Device::get().run("stores", |l| unsafe { (l.stores)(ops.as_ptr()) })
+}
+
 pub fn shrink(op: &Shrink) -> i32 {
     // SAFETY: as above
     Device::get().run("shrink", |l| unsafe { (l.shrink)(op) })
@@ -246,6 +254,7 @@ pub const SHAPES: [(usize, usize); 20] = [
 #[derive(Clone, Copy)]
 pub enum Op<'a> {
     Store(&'a OpStore),
+    Stores(&'a [OpStore; 2]),
     Shrink(&'a Shrink),
     Attn(&'a OpAttn),
     Merge(&'a OpMerge),
@@ -260,6 +269,7 @@ pub fn time(ops: &[Op], n_runs: usize) -> Option<Vec<f32>> {
         .iter()
         .map(|op| match *op {
             Op::Store(o) => (b's', raw(o)),
+            Op::Stores(o) => (b'b', raw(o)),
             Op::Shrink(o) => (b'k', raw(o)),
             Op::Attn(o) => (b'a', raw(o)),
             Op::Merge(o) => (b'm', raw(o)),

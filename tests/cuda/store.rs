@@ -203,6 +203,33 @@ fn hostile_tables_and_cells() {
     });
 }
 
+/// K and V in one launch are the bytes of two launches, whatever their shapes and widths.
+#[test]
+fn both_sides_at_once() {
+    property(times(8), |rng| {
+        let cells = cells(rng, 3);
+        let mut both = SIDES.map(|side| {
+            let (d, group) = rng.pick(&device::SHAPES);
+            let n_head = rng.pick(&[1, 2, 3]);
+            let mut start = Cache::new(rng, side, d, group, n_head, 3);
+            any_rule_and_garbage(rng, &mut start);
+            (0..3).for_each(|b| start.open(b, rng.pick(&Width::ALL)));
+            let values = rows(rng, cells.len(), n_head, d);
+            (start, values)
+        });
+        let cases = [0, 1].map(|i| Case::new(&both[i].0, &both[i].1, &cells));
+        // SAFETY: plain data
+        let ops = [0, 1].map(|i: usize| unsafe { std::ptr::read(&cases[i].op) });
+        assert_eq!(device::stores(&ops), 0);
+        for ((start, values), case) in both.iter_mut().zip(&cases) {
+            let mut want = start.clone();
+            Case::new(start, values, &cells).run(&mut want);
+            case.on.read_into(start);
+            start.same_bytes(&want, "both sides at once");
+        }
+    });
+}
+
 /// Whatever order rows are stored in: tokens that share bytes are stored side by side.
 #[test]
 fn any_schedule() {
@@ -258,6 +285,7 @@ fn shapes_that_make_no_sense_are_refused() {
     for change in bad {
         assert_eq!(run(change), INVALID_VALUE);
     }
+    assert_eq!(run(|o| (o.n_tokens, o.n_head_kv) = (1 << 16, 1 << 16)), INVALID_VALUE);
     assert_eq!(run(|o| o.n_tokens = 0), 0);
     assert_eq!(run(|o| o.n_blocks = 0), INVALID_VALUE);
 }
