@@ -52,6 +52,9 @@ template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS>
 static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(const pmkvq_op_attn op, const pmkvq_tiling tiling, int n_stage) {
     PMKVQ_DYNAMIC_SHARED(smem);
 
+    pmkvq_start_next();
+    pmkvq_wait_before();
+
     constexpr int ROWS = 8*NT;
 
     const int lane = threadIdx.x%32;
@@ -337,6 +340,6 @@ static int pmkvq_launch_decode(const pmkvq_op_attn & op, cudaStream_t stream) {
     }
 
     const dim3 grid(op.n_chunk, tiling.tiles, op.n_head_kv*((op.head_dim_v + 64*NV - 1)/(64*NV)));
-    PMKVQ_LAUNCH((pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS>), grid, dim3(PMKVQ_THREADS), bytes, stream, op, tiling, n_stage);
+    PMKVQ_LAUNCH_EARLY((pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS>), grid, dim3(PMKVQ_THREADS), bytes, stream, op, tiling, n_stage);
     return cudaGetLastError();
 }

@@ -16,6 +16,8 @@
 
 #include "common.cuh" // ggml's portability macros
 
+#include "pmkvq-launch.cuh" // PMKVQ_LAUNCH_EARLY
+
 #define PMKVQ_LAUNCH(kernel, grid, block, smem, stream, ...) kernel<<<(grid), (block), (smem), (stream)>>>(__VA_ARGS__)
 
 // dynamic shared memory, 16-byte aligned

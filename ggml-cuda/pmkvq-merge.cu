@@ -75,6 +75,9 @@ static __global__ void __launch_bounds__(32*MERGE_WARPS) pmkvq_merge_kernel(cons
     __shared__ float s_max[MERGE_WARPS];
     __shared__ float s_sum[MERGE_WARPS];
 
+    pmkvq_start_next();
+    pmkvq_wait_before();
+
     const uint32_t n_warps = blockDim.y;
     const size_t   rows    = (size_t) a.n_tokens*a.n_head;
     const size_t   row     = (size_t) blockIdx.x*blockDim.z + threadIdx.z;
@@ -142,6 +145,6 @@ int pmkvq_cuda_op_merge(const pmkvq_op_merge * op, void * stream) {
     if (ctas == 0) {
         return cudaSuccess;
     }
-    PMKVQ_LAUNCH(pmkvq_merge_kernel, dim3((unsigned) ctas), dim3(32, warps, in_cta), 0, (cudaStream_t) stream, *op);
+    PMKVQ_LAUNCH_EARLY(pmkvq_merge_kernel, dim3((unsigned) ctas), dim3(32, warps, in_cta), 0, (cudaStream_t) stream, *op);
     return cudaGetLastError();
 }

@@ -181,6 +181,9 @@ struct pmkvq_stores {
 };
 
 static __global__ void pmkvq_store_kernel(const pmkvq_stores stores) {
+    pmkvq_start_next();
+    pmkvq_wait_before();
+
     const pmkvq_op_store & a = stores.op[blockIdx.y];
     const bool aligned = stores.aligned[blockIdx.y];
 
@@ -232,7 +235,7 @@ static int pmkvq_store(const pmkvq_op_store * const (&ops)[2], int n, void * str
     if (rows == 0) {
         return cudaSuccess;
     }
-    PMKVQ_LAUNCH(pmkvq_store_kernel, dim3((rows + STORE_WARPS - 1)/STORE_WARPS, n), dim3(32, STORE_WARPS), 0, (cudaStream_t) stream, stores);
+    PMKVQ_LAUNCH_EARLY(pmkvq_store_kernel, dim3((rows + STORE_WARPS - 1)/STORE_WARPS, n), dim3(32, STORE_WARPS), 0, (cudaStream_t) stream, stores);
     return cudaGetLastError();
 }
 
