@@ -1,13 +1,9 @@
 // pmkvq-attn.cu - attention over the progressive KV cache: which kernel runs
 
-#include "pmkvq-cuda.h"
-#include "pmkvq-device.cuh"
+#include "pmkvq-attn-common.cuh"
 
-int pmkvq_cuda_attn_decode (const pmkvq_op_attn & op, void * stream);
+int pmkvq_cuda_attn_decode (const pmkvq_op_attn & op, const void * seen, void * stream);
 int pmkvq_cuda_attn_prefill(const pmkvq_op_attn & op, size_t shared, void * stream);
-
-// the most query tokens of a decode
-#define PMKVQ_FEW 16
 
 static bool pmkvq_group_fits(uint32_t group, uint32_t head_dim) {
     return group == 0 || (group <= 128 && group%16 == 0 && head_dim%group == 0);
@@ -32,7 +28,7 @@ uint32_t pmkvq_cuda_n_chunk(uint32_t n_sm, uint32_t n_tokens, uint32_t n_kv, uin
     return n < 1 ? 1 : n > 128 ? 128 : n;
 }
 
-int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, void * stream) {
+int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, const void * seen, void * stream) {
     if (!op || !pmkvq_cuda_supports_attn(op->n_head, op->n_head_kv, op->head_dim_k, op->head_dim_v, op->group_k, op->group_v)) {
         return cudaErrorInvalidValue;
     }
@@ -42,6 +38,9 @@ int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, void * stream) {
     }
     if (op->n_chunk == 0 || op->n_blocks == 0 || op->n_pages_k == 0 || op->n_pages_v == 0 || op->n_kv == 0
             || op->n_kv > (uint64_t) op->n_blocks*PMKVQ_BLOCK) {
+        return cudaErrorInvalidValue;
+    }
+    if ((uintptr_t) seen%4 != 0) {
         return cudaErrorInvalidValue;
     }
     // keys and values are read in pieces of 16 bytes
@@ -58,5 +57,5 @@ int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, void * stream) {
             return err;
         }
     }
-    return pmkvq_cuda_attn_decode(*op, stream);
+    return pmkvq_cuda_attn_decode(*op, pmkvq_cuda_seen_bytes(op) != 0 ? seen : nullptr, stream);
 }

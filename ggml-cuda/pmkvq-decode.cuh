@@ -1,11 +1,12 @@
 // pmkvq-decode.cuh - attention of a few queries: blocks of mixed widths through the table, and the current batch
 //
 // A CTA has a chunk, a KV head and a tile of 8 NT query rows that share its keys. The warps of all chunks take items of 64 cells in turn,
-// each with a running softmax of its own; they are merged at the end into one partial result (pmkvq-merge.cu merges those).
+// of all or of those that the tile sees, each with a running softmax of its own; they are merged at the end into one partial result (pmkvq-merge.cu merges those).
 // An item's first loads are under way while the item before it is multiplied.
 
 #pragma once
 
+#include "pmkvq-decode-deal.cuh"
 #include "pmkvq-decode-item.cuh"
 
 #define PMKVQ_WARPS   4
@@ -47,9 +48,9 @@ template <int NV, int NT> static constexpr __host__ __device__ int pmkvq_record(
 }
 
 // EXACT: head dimensions of 64 NS and 64 NV, so that all offsets are constants. R: steps of 8 registers that a
-// lane has under way on either side. CTAS: on a multiprocessor
-template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS>
-static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(const pmkvq_op_attn op, const pmkvq_tiling tiling, int n_stage) {
+// lane has under way on either side. CTAS: on a multiprocessor. LISTED: there are lists of what tiles see
+template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS, bool LISTED>
+static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(const pmkvq_op_attn op, const pmkvq_tiling tiling, const pmkvq_seen seen, int n_stage) {
     PMKVQ_DYNAMIC_SHARED(smem);
 
     pmkvq_start_next();
@@ -74,22 +75,11 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     pmkvq_queries q(smem, ROWS, NS, n_groups_k);
     float * buffer = (float *) (smem + pmkvq_queries::bytes(ROWS, NS, n_groups_k));
 
-    const int n_items = min(2*(int) op.n_blocks, ((int) op.n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM);
-    const int n_work  = op.n_chunk*PMKVQ_WARPS;
-
-    // rounds of n_work items, rotated: blocks of several sequences follow a pattern that must not meet the warps'
-    const int turn = 5%n_work;
-    int       place = chunk*PMKVQ_WARPS + warp; // in the round of the latest entries
-    int       start = 0;                        // of that round
-    auto      advance = [&]() {
-        start += n_work;
-        place += turn;
-        place -= place >= n_work ? n_work : 0;
-        return start + place;
-    };
-
     // the first item's keys are asked for before the queries are made ready
-    int item    = place;
+    const int n_all = min(2*(int) op.n_blocks, ((int) op.n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM);
+    pmkvq_deal<LISTED> deal(op, tiling, seen, tile, n_all, chunk*PMKVQ_WARPS + warp, op.n_chunk*PMKVQ_WARPS, lane);
+    const int  n_items = deal.n_items;
+    int        item    = deal.index();
     const int my_cell = op.k_cur && lane < (int) op.n_tokens ? (int) op.cells[lane] : -1;
 
     pmkvq_mask<NT> mask;
@@ -116,7 +106,7 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
         }
     }
 
-    pmkvq_ahead ahead = pmkvq_ask<NT>(op, mask, item, n_items, lane);
+    pmkvq_ahead ahead = pmkvq_ask<NT>(op, mask, deal.item(), lane);
 
     // keys and parameters that are under way; parameters of a row's one group only
     uint32_t kbuf[R][8];
@@ -132,15 +122,15 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     it.wk = 16;
     bool live = false;
     if (item < n_items) {
-        it   = pmkvq_resolve<NT>(op, item, ahead, mask, head, my_cell, Dk, Dv, lane);
+        it   = pmkvq_resolve<NT>(op, ahead, mask, head, my_cell, Dk, Dv, lane);
         live = pmkvq_any(it.vis != 0);
         if (live) {
             first_k(it);
         }
     }
 
-    int next_item = advance();
-    ahead = pmkvq_ask<NT>(op, mask, next_item, n_items, lane);
+    int next_item = deal.advance(lane);
+    ahead = pmkvq_ask<NT>(op, mask, deal.item(), lane);
 
     if constexpr (EXACT && !MULTI) {
         q.template fill_one<64*NS>(op, tiling, tile, head, warp, PMKVQ_WARPS);
@@ -174,10 +164,10 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
         pmkvq_item next;
         bool next_live = false;
         if (next_item < n_items) {
-            next      = pmkvq_resolve<NT>(op, next_item, ahead, mask, head, my_cell, Dk, Dv, lane);
+            next      = pmkvq_resolve<NT>(op, ahead, mask, head, my_cell, Dk, Dv, lane);
             next_live = pmkvq_any(next.vis != 0);
-            after     = advance();
-            ahead     = pmkvq_ask<NT>(op, mask, after, n_items, lane);
+            after     = deal.advance(lane);
+            ahead     = pmkvq_ask<NT>(op, mask, deal.item(), lane);
             if (next_live) {
                 first_k(next);
             }
@@ -322,8 +312,8 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     }
 }
 
-template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS>
-static int pmkvq_launch_decode(const pmkvq_op_attn & op, cudaStream_t stream) {
+template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS, bool LISTED>
+static int pmkvq_launch_decode(const pmkvq_op_attn & op, const pmkvq_seen & seen, cudaStream_t stream) {
     const pmkvq_tiling tiling = pmkvq_tiling::of(8*NT, op.n_tokens, op.n_head, op.n_head_kv);
 
     const int n_groups = MULTI && op.group_k != 0 ? op.head_dim_k/op.group_k : 1;
@@ -334,12 +324,20 @@ static int pmkvq_launch_decode(const pmkvq_op_attn & op, cudaStream_t stream) {
     const size_t merge   = PMKVQ_WARPS*pmkvq_record<NV, NT>()*sizeof(float);
     const size_t bytes   = pmkvq_queries::bytes(8*NT, NS, n_groups) + merge + stage;
 
-    cudaError_t err = pmkvq_allow_shared(pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS>, bytes);
+    cudaError_t err = pmkvq_allow_shared(pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS, LISTED>, bytes);
     if (err != cudaSuccess) {
         return err;
     }
 
     const dim3 grid(op.n_chunk, tiling.tiles, op.n_head_kv*((op.head_dim_v + 64*NV - 1)/(64*NV)));
-    PMKVQ_LAUNCH_EARLY((pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS>), grid, dim3(PMKVQ_THREADS), bytes, stream, op, tiling, n_stage);
+    PMKVQ_LAUNCH_EARLY((pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS, LISTED>), grid, dim3(PMKVQ_THREADS), bytes, stream, op, tiling, seen, n_stage);
     return cudaGetLastError();
+}
+
+template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS>
+static int pmkvq_launch_decode(const pmkvq_op_attn & op, const void * lists, cudaStream_t stream) {
+    static_assert(8*NT == PMKVQ_DECODE_ROWS, "lists are for tiles of that size");
+    const pmkvq_seen seen = pmkvq_seen::of(op, (void *) lists);
+    return lists ? pmkvq_launch_decode<NS, NV, NT, MULTI, EXACT, R, CTAS, true >(op, seen, stream)
+                 : pmkvq_launch_decode<NS, NV, NT, MULTI, EXACT, R, CTAS, false>(op, seen, stream);
 }

@@ -6,6 +6,10 @@
 
 #include "ggml-cuda.h"
 
+#include <algorithm>
+#include <memory>
+#include <vector>
+
 static pmkvq_cuda_shrink pmkvq_shrink_on_device(const pmkvq_op_shrink & op) {
     pmkvq_cuda_shrink res = {};
     res.ops         = op.ops;
@@ -23,8 +27,96 @@ static pmkvq_cuda_shrink pmkvq_shrink_on_device(const pmkvq_op_shrink & op) {
     return res;
 }
 
+// Lists of what is seen (pmkvq-cuda.h), for each mask of the graph that is being run or captured: the first attention that reads a mask
+// makes them, the next ones find them made. A captured graph makes its own again each time that it is launched, in the same
+// order; so memory that a graph may know stays until the context goes
+struct pmkvq_lists {
+    struct entry {
+        const ggml_tensor * mask;
+        uint32_t n_tokens;
+        uint32_t ratio;
+        void   * memory;
+        size_t   bytes;
+    };
+
+    const int device;
+    std::vector<entry>  entries;
+    size_t              n_used = 0; // by this graph
+    std::vector<void *> memory;
+
+    explicit pmkvq_lists(int device) : device(device) {}
+
+    ~pmkvq_lists() {
+        ggml_cuda_set_device(device);
+        for (void * p : memory) {
+            (void) cudaFree(p);
+        }
+    }
+
+    // enough for every batch and length of this cache. NULL: there is no memory
+    void * allocate(const pmkvq_op_attn & op, size_t & bytes) {
+        pmkvq_op_attn most = op;
+        most.n_tokens = std::max(op.n_tokens, (uint32_t) PMKVQ_FEW);
+        most.n_kv     = op.n_blocks*PMKVQ_BLOCK;
+        bytes = pmkvq_cuda_seen_bytes(&most);
+        void * p = nullptr;
+        if (cudaMalloc(&p, bytes) != cudaSuccess) {
+            (void) cudaGetLastError();
+            bytes = 0;
+            return nullptr;
+        }
+        memory.push_back(p);
+        return p;
+    }
+};
+
+void ggml_cuda_begin_pmkvq(ggml_backend_cuda_context & ctx) {
+    if (ctx.pmkvq) {
+        ((pmkvq_lists *) ctx.pmkvq.get())->n_used = 0;
+    }
+}
+
+// NULL where there are none
+static const void * pmkvq_seen_by(ggml_backend_cuda_context & ctx, const ggml_tensor * mask, const pmkvq_op_attn & op) {
+    // branches of the graph that run side by side don't know of each other's
+    if (!pmkvq_cuda_seen_pays(&op) || ctx.curr_stream_no != 0) {
+        return nullptr;
+    }
+    if (!ctx.pmkvq) {
+        ctx.pmkvq = std::make_shared<pmkvq_lists>(ctx.device);
+    }
+    pmkvq_lists & lists = *(pmkvq_lists *) ctx.pmkvq.get();
+
+    const uint32_t ratio = op.n_head/op.n_head_kv;
+    for (size_t i = 0; i < lists.n_used; ++i) {
+        const auto & e = lists.entries[i];
+        if (e.mask == mask && e.n_tokens == op.n_tokens && e.ratio == ratio) {
+            return e.memory;
+        }
+    }
+
+    if (lists.n_used == lists.entries.size()) {
+        lists.entries.push_back({});
+    }
+    auto & e = lists.entries[lists.n_used];
+    if (e.bytes < pmkvq_cuda_seen_bytes(&op)) {
+        e.memory = lists.allocate(op, e.bytes);
+        if (!e.memory) {
+            return nullptr;
+        }
+    }
+    e.mask     = mask;
+    e.n_tokens = op.n_tokens;
+    e.ratio    = ratio;
+    CUDA_CHECK((cudaError_t) pmkvq_cuda_op_seen(&op, e.memory, ctx.stream()));
+    lists.n_used++;
+    return e.memory;
+}
+
 // 0, or a cudaError_t
-static int pmkvq_run(const ggml_tensor * dst, const pmkvq_op_params & params, cudaStream_t stream) {
+static int pmkvq_run(ggml_backend_cuda_context & ctx, const ggml_tensor * dst, const pmkvq_op_params & params) {
+    cudaStream_t stream = ctx.stream();
+
     switch (params.kind) {
         case PMKVQ_OP_STORE:
             {
@@ -34,7 +126,7 @@ static int pmkvq_run(const ggml_tensor * dst, const pmkvq_op_params & params, cu
         case PMKVQ_OP_ATTN:
             {
                 pmkvq_op_attn op;
-                return pmkvq_read_attn(dst, params, op) ? pmkvq_cuda_op_attn(&op, stream) : cudaErrorInvalidValue;
+                return pmkvq_read_attn(dst, params, op) ? pmkvq_cuda_op_attn(&op, pmkvq_seen_by(ctx, dst->src[1], op), stream) : cudaErrorInvalidValue;
             }
         case PMKVQ_OP_MERGE:
             {
@@ -68,7 +160,7 @@ void ggml_cuda_op_pmkvq(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     GGML_ASSERT(pmkvq_get_params(dst, params) && "a custom node that is not ours");
 
     // a node can't report an error, and a wrong answer must not look right
-    CUDA_CHECK((cudaError_t) pmkvq_run(dst, params, ctx.stream()));
+    CUDA_CHECK((cudaError_t) pmkvq_run(ctx, dst, params));
 }
 
 // the next node that the backend computes, or cgraph->n_nodes

@@ -4,6 +4,9 @@
 
 #include "../common.cuh"
 
+// before the first node of a graph is run or captured
+void ggml_cuda_begin_pmkvq(ggml_backend_cuda_context & ctx);
+
 // dst: a node that ggml_cuda_supports_pmkvq() accepted
 void ggml_cuda_op_pmkvq(ggml_backend_cuda_context & ctx, ggml_tensor * dst);
 

@@ -29,6 +29,13 @@ pub struct Shrink {
     pub done: *mut u32,
 }
 
+/// `pmkvq_dev_listed`
+#[repr(C)]
+pub struct Listed {
+    pub op: OpAttn,
+    pub seen: *mut u8,
+}
+
 /// `cudaErrorInvalidValue`
 pub const INVALID_VALUE: i32 = 1;
 
@@ -48,8 +55,12 @@ struct Library {
     stores: unsafe extern "C" fn(*const OpStore) -> c_int,
     shrink: unsafe extern "C" fn(*const Shrink) -> c_int,
     attn: unsafe extern "C" fn(*const OpAttn) -> c_int,
+    seen: unsafe extern "C" fn(*const Listed) -> c_int,
+    attn_seen: unsafe extern "C" fn(*const Listed) -> c_int,
     merge: unsafe extern "C" fn(*const OpMerge) -> c_int,
     load: unsafe extern "C" fn(*const OpLoad) -> c_int,
+    seen_bytes: unsafe extern "C" fn(*const OpAttn) -> usize,
+    seen_pays: unsafe extern "C" fn(*const OpAttn) -> c_int,
     n_chunk: unsafe extern "C" fn(u32, u32, u32, u32, u32) -> u32,
     supports: unsafe extern "C" fn(u32, u32, u32, u32, u32, u32) -> c_int,
     time: unsafe extern "C" fn(*const c_char, *const *const c_void, u32, u32, *mut f32) -> c_int,
@@ -85,8 +96,12 @@ impl Library {
                 stores: get!("pmkvq_dev_stores"),
                 shrink: get!("pmkvq_dev_shrink"),
                 attn: get!("pmkvq_dev_attn"),
+                seen: get!("pmkvq_dev_seen"),
+                attn_seen: get!("pmkvq_dev_attn_seen"),
                 merge: get!("pmkvq_dev_merge"),
                 load: get!("pmkvq_dev_load"),
+                seen_bytes: get!("pmkvq_cuda_seen_bytes"),
+                seen_pays: get!("pmkvq_cuda_seen_pays"),
                 n_chunk: get!("pmkvq_cuda_n_chunk"),
                 supports: get!("pmkvq_cuda_supports_attn"),
                 time: get!("pmkvq_dev_time"),
@@ -207,6 +222,29 @@ pub fn attn(op: &OpAttn) -> i32 {
     Device::get().run("attention", |l| unsafe { (l.attn)(op) })
 }
 
+/// Bytes of the lists of what is seen; 0: there are none for such an attention.
+pub fn seen_bytes(op: &OpAttn) -> usize {
+    // SAFETY: reads numbers
+    unsafe { (Device::get().lib.seen_bytes)(op) }
+}
+
+/// Whether llama.cpp would have lists for such an attention.
+pub fn seen_pays(op: &OpAttn) -> bool {
+    // SAFETY: reads numbers
+    unsafe { (Device::get().lib.seen_pays)(op) != 0 }
+}
+
+/// Makes the lists.
+pub fn seen(op: &Listed) -> i32 {
+    // SAFETY: as above
+    Device::get().run("lists", |l| unsafe { (l.seen)(op) })
+}
+
+pub fn attn_seen(op: &Listed) -> i32 {
+    // SAFETY: as above
+    Device::get().run("attention with lists", |l| unsafe { (l.attn_seen)(op) })
+}
+
 pub fn merge(op: &OpMerge) -> i32 {
     // SAFETY: as above
     Device::get().run("merge", |l| unsafe { (l.merge)(op) })
@@ -257,6 +295,8 @@ pub enum Op<'a> {
     Stores(&'a [OpStore; 2]),
     Shrink(&'a Shrink),
     Attn(&'a OpAttn),
+    Seen(&'a Listed),
+    AttnSeen(&'a Listed),
     Merge(&'a OpMerge),
 }
 
@@ -272,6 +312,8 @@ pub fn time(ops: &[Op], n_runs: usize) -> Option<Vec<f32>> {
             Op::Stores(o) => (b'b', raw(o)),
             Op::Shrink(o) => (b'k', raw(o)),
             Op::Attn(o) => (b'a', raw(o)),
+            Op::Seen(o) => (b'l', raw(o)),
+            Op::AttnSeen(o) => (b'w', raw(o)),
             Op::Merge(o) => (b'm', raw(o)),
         })
         .unzip();

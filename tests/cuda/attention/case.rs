@@ -5,7 +5,7 @@
 
 use super::rounding;
 use crate::common::*;
-use crate::device::{self, Buffer, DeviceCache};
+use crate::device::{self, Buffer, DeviceCache, Listed};
 use half::f16;
 use pmkvq::capi::types::{OpAttn, OpMerge};
 use pmkvq::geometry::{Side, Width, BLOCK};
@@ -224,22 +224,27 @@ impl Case {
         Bound { want, plain, own, halves, bound }
     }
 
-    /// Within the bound in every number of chunks, and the same bits each time.
+    /// Within the bound in every number of chunks, without lists of what is seen and with them, and the same bits each time.
     pub fn check_in(&mut self, what: &str, chunks: &[usize]) {
         let b = self.bound(what);
         let on = self.upload();
-        for (i, &n_chunk) in chunks.iter().enumerate() {
-            let partial = on.partials(n_chunk);
-            let out = on.merged(&partial, n_chunk);
-            let (e, by_host) = (error(&out, &b.want), error(&self.merged_on_host(&partial, n_chunk), &b.want));
-            let Bound { plain, own, halves, bound, .. } = b;
-            assert!(
-                e <= bound,
-                "{what}, {n_chunk} chunks: error {e:.3e} is above {bound:.3e} (scalar f32's {plain:.3e}, the cache's \
-                 {own:.3e}, f16's {halves:.3e}); merged by the host {by_host:.3e}"
-            );
-            if i == 0 {
-                assert!(same_bits(&partial, &on.partials(n_chunk)), "{what}: other bits the second time");
+        let lists = on.lists();
+        for seen in std::iter::once(None).chain(lists.as_ref().map(Some)) {
+            let by = if seen.is_some() { "by lists, " } else { "" };
+            for (i, &n_chunk) in chunks.iter().enumerate() {
+                let partial = on.partials_by(n_chunk, seen);
+                let out = on.merged(&partial, n_chunk);
+                let (e, by_host) = (error(&out, &b.want), error(&self.merged_on_host(&partial, n_chunk), &b.want));
+                let Bound { plain, own, halves, bound, .. } = b;
+                assert!(
+                    e <= bound,
+                    "{what}, {by}{n_chunk} chunks: error {e:.3e} is above {bound:.3e} (scalar f32's {plain:.3e}, the \
+                     cache's {own:.3e}, f16's {halves:.3e}); merged by the host {by_host:.3e}"
+                );
+                if i == 0 {
+                    let again = on.partials_by(n_chunk, seen);
+                    assert!(same_bits(&partial, &again), "{what}: {by}other bits the second time");
+                }
             }
         }
     }
@@ -375,10 +380,31 @@ impl Uploaded {
         op
     }
 
+    /// Lists of what is seen; a prefill has none.
+    pub fn lists(&self) -> Option<Buffer> {
+        let op = self.op(1, std::ptr::null_mut());
+        let bytes = device::seen_bytes(&op);
+        (bytes > 0).then(|| {
+            let lists = Buffer::new(bytes);
+            assert_eq!(device::seen(&Listed { op, seen: lists.ptr() }), 0, "lists were refused");
+            lists
+        })
+    }
+
     /// The partial results: all written, nothing beyond them, and no value where nothing was seen.
     pub fn partials(&self, n_chunk: usize) -> Vec<f32> {
+        self.partials_by(n_chunk, None)
+    }
+
+    pub fn partials_by(&self, n_chunk: usize, lists: Option<&Buffer>) -> Vec<f32> {
         let n = self.dv + 2;
-        let partial = written(n_chunk * self.n_record * n, |dst| device::attn(&self.op(n_chunk, dst)));
+        let partial = written(n_chunk * self.n_record * n, |dst| {
+            let op = self.op(n_chunk, dst);
+            match lists {
+                Some(seen) => device::attn_seen(&Listed { op, seen: seen.ptr() }),
+                None => device::attn(&op),
+            }
+        });
         for (i, record) in partial.chunks(n).enumerate() {
             let sum = record[n - 1];
             assert!(sum.is_nan() || sum >= 0.0, "record {i} has a sum of weights of {sum}");
