@@ -43,6 +43,8 @@ int pmkvq_cuda_op_shrink(const pmkvq_cuda_shrink * op, void * stream);
 int pmkvq_cuda_op_attn  (const pmkvq_op_attn     * op, const void * seen, void * stream); // seen: lists, or NULL
 int pmkvq_cuda_op_merge (const pmkvq_op_merge    * op, void * stream);
 int pmkvq_cuda_op_load  (const pmkvq_op_load     * op, void * stream);
+// a merge and a layer's stores in one launch; what the merge writes is no other's
+int pmkvq_cuda_op_merge_stores(const pmkvq_op_merge * op, const pmkvq_op_store * k, const pmkvq_op_store * v, void * stream);
 
 // Where each query sees a part of the cache only, lists of what is seen save looking for it. They hold for all attentions with the
 // same mask, tokens and heads: made once, used until the mask changes. Bytes of device memory; 0: so many tokens have none

@@ -9,9 +9,6 @@
 #include "pmkvq-decode-deal.cuh"
 #include "pmkvq-decode-item.cuh"
 
-#define PMKVQ_WARPS   4
-#define PMKVQ_THREADS (32*PMKVQ_WARPS)
-
 template <int NS, int R>
 static __device__ __forceinline__ void pmkvq_first_k(uint32_t (&buf)[R][8], const pmkvq_item & it, int D, int lane) {
     switch (it.wk) {

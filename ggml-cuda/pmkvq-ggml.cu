@@ -176,28 +176,46 @@ static int pmkvq_next(const ggml_cgraph * cgraph, int i) {
     return i;
 }
 
-// K and V of a layer are stored in one launch, where nothing is computed between them: then what V's node reads is there, and
-// nobody reads the results of either
+static bool pmkvq_overlap(const ggml_tensor * a, const ggml_tensor * b) {
+    const char * a0 = (const char *) a->data;
+    const char * b0 = (const char *) b->data;
+    return a0 < b0 + ggml_nbytes(b) && b0 < a0 + ggml_nbytes(a);
+}
+
+// K and V of a layer are stored in one launch, and the merge before them in the same one. Where nothing is computed between these nodes,
+// what they read is there, and nobody reads the results of stores
 int ggml_cuda_fuse_pmkvq(ggml_backend_cuda_context & ctx, const ggml_cgraph * cgraph, int i) {
-    const int j = pmkvq_next(cgraph, i);
     // branches of the graph that run side by side are in order only within their stream
-    if (j == cgraph->n_nodes || ctx.curr_stream_no != 0) {
+    if (ctx.curr_stream_no != 0) {
         return 0;
     }
-    const ggml_tensor * nodes[2] = { cgraph->nodes[i], cgraph->nodes[j] };
-    pmkvq_op_store ops[2];
+    pmkvq_op_params params;
+    pmkvq_op_merge  merge;
+    const bool merges = pmkvq_get_params(cgraph->nodes[i], params) && params.kind == PMKVQ_OP_MERGE && pmkvq_read_merge(cgraph->nodes[i], params, merge);
+
+    pmkvq_op_store stores[2];
+    int last = merges ? pmkvq_next(cgraph, i) : i;
     for (int n = 0; n < 2; ++n) {
-        pmkvq_op_params params;
-        if (!pmkvq_get_params(nodes[n], params) || params.kind != PMKVQ_OP_STORE || !pmkvq_read_store(nodes[n], params, ops[n])) {
+        last = n > 0 ? pmkvq_next(cgraph, last) : last;
+        if (last == cgraph->n_nodes) {
+            return 0;
+        }
+        const ggml_tensor * node = cgraph->nodes[last];
+        if (!pmkvq_get_params(node, params) || params.kind != PMKVQ_OP_STORE || !pmkvq_read_store(node, params, stores[n])) {
+            return 0;
+        }
+        // what is read here must not be where the merge writes at the same time
+        if (merges && (pmkvq_overlap(cgraph->nodes[i], node->src[0]) || pmkvq_overlap(cgraph->nodes[i], node->src[1]))) {
             return 0;
         }
     }
     // two of one side may store the same cell
-    if (ops[0].side == ops[1].side || ops[0].table == ops[1].table) {
+    if (stores[0].side == stores[1].side || stores[0].table == stores[1].table) {
         return 0;
     }
-    CUDA_CHECK((cudaError_t) pmkvq_cuda_op_stores(&ops[0], &ops[1], ctx.stream()));
-    return j - i;
+    CUDA_CHECK((cudaError_t) (merges ? pmkvq_cuda_op_merge_stores(&merge, &stores[0], &stores[1], ctx.stream())
+                                     : pmkvq_cuda_op_stores(&stores[0], &stores[1], ctx.stream())));
+    return last - i;
 }
 
 // pool and meta are never copied to where a node happens to run

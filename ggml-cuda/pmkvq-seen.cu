@@ -102,9 +102,14 @@ size_t pmkvq_cuda_seen_bytes(const pmkvq_op_attn * op) {
     return pmkvq_seen::of(*op, nullptr).bytes(op->n_tokens);
 }
 
-// An attention with lists begins one access to memory later. A single token sees most of a small cache, so that it had better not
+// What lists can save is rounds of the warps; what they cost is an access to memory before the first item. Several tokens are mostly of
+// several sequences, a single one mostly sees all
 int pmkvq_cuda_seen_pays(const pmkvq_op_attn * op) {
-    return pmkvq_cuda_seen_bytes(op) > 0 && op->n_kv >= (op->n_tokens > 1 ? 1024 : 32768);
+    if (pmkvq_cuda_seen_bytes(op) == 0) {
+        return 0;
+    }
+    const uint64_t rounds = op->n_tokens > 1 ? 2 : 4;
+    return (uint64_t) pmkvq_seen::of(*op, nullptr).n_items > rounds*op->n_chunk*PMKVQ_WARPS;
 }
 
 int pmkvq_cuda_op_seen(const pmkvq_op_attn * op, void * memory, void * stream_) {

@@ -8,7 +8,10 @@
 
 #include "pmkvq-attn-common.cuh"
 
-#define PMKVQ_DECODE_ROWS 8 // query rows of a tile
+// of decoding: query rows of a tile, and what a CTA has
+#define PMKVQ_DECODE_ROWS 8
+#define PMKVQ_WARPS       4
+#define PMKVQ_THREADS     (32*PMKVQ_WARPS)
 
 struct pmkvq_seen {
     uint32_t * bits; // NULL: there are no lists, and all items are looked at

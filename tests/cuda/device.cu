@@ -14,6 +14,10 @@ static int run(char kind, const void * op, cudaStream_t stream) {
         case 'a': return pmkvq_cuda_op_attn  ((const pmkvq_op_attn     *) op, nullptr, stream);
         case 'l': return pmkvq_cuda_op_seen  (&((const pmkvq_dev_listed *) op)->op, ((const pmkvq_dev_listed *) op)->seen, stream);
         case 'w': return pmkvq_cuda_op_attn  (&((const pmkvq_dev_listed *) op)->op, ((const pmkvq_dev_listed *) op)->seen, stream);
+        case 'e': {
+            const pmkvq_dev_end & end = *(const pmkvq_dev_end *) op;
+            return pmkvq_cuda_op_merge_stores(&end.merge, &end.stores[0], &end.stores[1], stream);
+        }
         case 'm': return pmkvq_cuda_op_merge ((const pmkvq_op_merge    *) op, stream);
         case 'l': return pmkvq_cuda_op_load  ((const pmkvq_op_load     *) op, stream);
         default:  return cudaErrorInvalidValue;
@@ -230,3 +234,4 @@ int pmkvq_dev_seen  (const pmkvq_dev_listed  * op) { return run('l', op, get_str
 int pmkvq_dev_attn_seen(const pmkvq_dev_listed * op) { return run('w', op, get_stream()); }
 int pmkvq_dev_merge (const pmkvq_op_merge    * op) { return run('m', op, get_stream()); }
 int pmkvq_dev_load  (const pmkvq_op_load     * op) { return run('l', op, get_stream()); }
+int pmkvq_dev_finish(const pmkvq_dev_end     * op) { return run('e', op, get_stream()); }

@@ -36,6 +36,13 @@ pub struct Listed {
     pub seen: *mut u8,
 }
 
+/// `pmkvq_dev_end`
+#[repr(C)]
+pub struct End {
+    pub merge: OpMerge,
+    pub stores: [OpStore; 2],
+}
+
 /// `cudaErrorInvalidValue`
 pub const INVALID_VALUE: i32 = 1;
 
@@ -59,6 +66,7 @@ struct Library {
     attn_seen: unsafe extern "C" fn(*const Listed) -> c_int,
     merge: unsafe extern "C" fn(*const OpMerge) -> c_int,
     load: unsafe extern "C" fn(*const OpLoad) -> c_int,
+    finish: unsafe extern "C" fn(*const End) -> c_int,
     seen_bytes: unsafe extern "C" fn(*const OpAttn) -> usize,
     seen_pays: unsafe extern "C" fn(*const OpAttn) -> c_int,
     n_chunk: unsafe extern "C" fn(u32, u32, u32, u32, u32) -> u32,
@@ -100,6 +108,7 @@ impl Library {
                 attn_seen: get!("pmkvq_dev_attn_seen"),
                 merge: get!("pmkvq_dev_merge"),
                 load: get!("pmkvq_dev_load"),
+                finish: get!("pmkvq_dev_finish"),
                 seen_bytes: get!("pmkvq_cuda_seen_bytes"),
                 seen_pays: get!("pmkvq_cuda_seen_pays"),
                 n_chunk: get!("pmkvq_cuda_n_chunk"),
@@ -253,6 +262,10 @@ pub fn merge(op: &OpMerge) -> i32 {
 pub fn load(op: &OpLoad) -> i32 {
     // SAFETY: as above
     Device::get().run("load", |l| unsafe { (l.load)(op) })
+/// A merge and both stores in one launch.
+pub fn finish(op: &End) -> i32 {
+    // SAFETY: as above
+    Device::get().run("merge and stores", |l| unsafe { (l.finish)(op) })
 }
 
 /// How often to try something: on a GPU it costs nothing.
@@ -298,6 +311,7 @@ pub enum Op<'a> {
     Seen(&'a Listed),
     AttnSeen(&'a Listed),
     Merge(&'a OpMerge),
+    End(&'a End),
 }
 
 /// Seconds for each of `n_runs` runs of the operations in turn; `None` where there is no clock.
@@ -315,6 +329,7 @@ pub fn time(ops: &[Op], n_runs: usize) -> Option<Vec<f32>> {
             Op::Seen(o) => (b'l', raw(o)),
             Op::AttnSeen(o) => (b'w', raw(o)),
             Op::Merge(o) => (b'm', raw(o)),
+            Op::End(o) => (b'e', raw(o)),
         })
         .unzip();
     let kinds = CString::new(kinds).expect("letters");
