@@ -21,11 +21,10 @@ uint32_t pmkvq_cuda_n_chunk(uint32_t n_sm, uint32_t n_tokens, uint32_t n_kv, uin
     const uint32_t tiles = (n_tokens*ratio + 7)/8;
     const uint32_t ctas  = n_head_kv*(tiles ? tiles : 1);
 
-    // two CTAs on each multiprocessor, of at least 256 cells
-    const uint32_t fill = 2*n_sm/(ctas ? ctas : 1);
-    const uint32_t most = (n_kv + 255)/256;
-    const uint32_t n    = fill < most ? fill : most;
-    return n < 1 ? 1 : n > 128 ? 128 : n;
+    // two CTAs on each multiprocessor, of at least 256 cells. A few tokens may see more or less (pmkvq-seen.cuh)
+    const uint32_t room = n_tokens > 1 && n_tokens <= PMKVQ_FEW ? min(tiles, 4u) : 1;
+    const uint32_t most = min((n_kv + 255)/256, n_tokens > 1 ? max(512/n_tokens, 1u) : 128u);
+    return max(1u, min(min(room*2*n_sm/(ctas ? ctas : 1), most), 128u));
 }
 
 int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, const void * seen, void * stream) {

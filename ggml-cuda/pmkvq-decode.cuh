@@ -60,8 +60,11 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     const int g    = lane/4;
     const int t    = lane%4;
 
-    const int chunk = blockIdx.x;
-    const int tile  = blockIdx.y;
+    const pmkvq_part part = pmkvq_part_of<LISTED>(seen, tiling, lane);
+    if (LISTED && part.used == 0) {
+        return;
+    }
+    const int tile  = part.tile;
     const int head  = EXACT ? blockIdx.z : blockIdx.z%op.n_head_kv;
     const int v0    = EXACT ? 0 : blockIdx.z/op.n_head_kv*64*NV;
     const int Dk    = EXACT ? 64*NS : op.head_dim_k;
@@ -74,9 +77,8 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
 
     // the first item's keys are asked for before the queries are made ready
     const int n_all = min(2*(int) op.n_blocks, ((int) op.n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM);
-    pmkvq_deal<LISTED> deal(op, tiling, seen, tile, n_all, chunk*PMKVQ_WARPS + warp, op.n_chunk*PMKVQ_WARPS, lane);
-    const int  n_items = deal.n_items;
-    int        item    = deal.index();
+    pmkvq_deal<LISTED> deal(seen, tiling, part, n_all, warp, lane);
+    int at = deal.at();
     const int my_cell = op.k_cur && lane < (int) op.n_tokens ? (int) op.cells[lane] : -1;
 
     pmkvq_mask<NT> mask;
@@ -118,7 +120,7 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     pmkvq_item it;
     it.wk = 16;
     bool live = false;
-    if (item < n_items) {
+    if (at < deal.n) {
         it   = pmkvq_resolve<NT>(op, ahead, mask, head, my_cell, Dk, Dv, lane);
         live = pmkvq_any(it.vis != 0);
         if (live) {
@@ -126,7 +128,7 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
         }
     }
 
-    int next_item = deal.advance(lane);
+    int next_at = deal.advance(warp, lane);
     ahead = pmkvq_ask<NT>(op, mask, deal.item(), lane);
 
     if constexpr (EXACT && !MULTI) {
@@ -140,7 +142,7 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
 
     pmkvq_rows<NV, NT> rows;
 
-    while (item < n_items) {
+    while (at < deal.n) {
         float s[NT][4][4];
         uint32_t vbuf[R][8];
         pmkvq_params8 vp = {};
@@ -157,13 +159,13 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
             }
         }
         // the next item's keys
-        int after = n_items;
+        int after = deal.n;
         pmkvq_item next;
         bool next_live = false;
-        if (next_item < n_items) {
+        if (next_at < deal.n) {
             next      = pmkvq_resolve<NT>(op, ahead, mask, head, my_cell, Dk, Dv, lane);
             next_live = pmkvq_any(next.vis != 0);
-            after     = deal.advance(lane);
+            after     = deal.advance(warp, lane);
             ahead     = pmkvq_ask<NT>(op, mask, deal.item(), lane);
             if (next_live) {
                 first_k(next);
@@ -179,14 +181,14 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
                 default: pmkvq_values< 2, NV, NT, R, MULTI>(rows, s, vbuf, vp, op, it, head, Dv, v0, lane); break;
             }
         }
-        item      = next_item;
-        next_item = after;
-        it        = next;
-        live = next_live;
+        at      = next_at;
+        next_at = after;
+        it      = next;
+        live    = next_live;
     }
 
     // the current batch comes after the last item, whosever turn that is
-    if (op.k_cur && item == n_items) {
+    if (op.k_cur && deal.has_rest(at, warp, lane)) {
         uint16_t * stage_k = (uint16_t *) (buffer + PMKVQ_WARPS*pmkvq_record<NV, NT>());
         uint16_t * stage_v = stage_k + n_stage*Dk;
         // lanes of subtiles that are not staged read another's: nobody sees them
@@ -271,7 +273,8 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     }
     pmkvq_syncthreads();
 
-    // a warp writes every fourth row
+    // a warp writes every fourth row. Asked again, since registers are scarce until here
+    const pmkvq_part out = pmkvq_part_of<LISTED>(seen, tiling, lane);
     for (int row = warp; row < ROWS; row += PMKVQ_WARPS) {
         if (q.token[row] < 0) {
             continue;
@@ -289,7 +292,8 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
             k[w] = m == -PMKVQ_INF ? 0.0f : pmkvq_exp2(rec[row] - m);
             l += k[w]*rec[ROWS + row];
         }
-        float * dst = op.dst + (((size_t) chunk*op.n_tokens + q.token[row])*op.n_head + q.head[row])*(Dv + 2);
+        const size_t in_chunk = (size_t) op.n_tokens*op.n_head*(Dv + 2);
+        float * dst = op.dst + ((size_t) q.token[row]*op.n_head + q.head[row])*(Dv + 2) + out.chunk*in_chunk;
 #pragma unroll
         for (int i = 0; i < 2*NV; ++i) {
             const int d = 32*i + lane;
@@ -305,6 +309,13 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
         if (lane == 0 && v0 == 0) {
             dst[Dv]     = m*0.6931471805599453f;
             dst[Dv + 1] = l;
+        }
+        // chunks that the tile has not have seen nothing
+        if (v0 == 0) {
+            for (int c = out.used*(lane + 1); out.chunk + c < (int) op.n_chunk; c += 32*out.used) {
+                dst[c*in_chunk + Dv]     = -PMKVQ_INF;
+                dst[c*in_chunk + Dv + 1] = 0.0f;
+            }
         }
     }
 }
@@ -326,7 +337,8 @@ static int pmkvq_launch_decode(const pmkvq_op_attn & op, const pmkvq_seen & seen
         return err;
     }
 
-    const dim3 grid(op.n_chunk, tiling.tiles, op.n_head_kv*((op.head_dim_v + 64*NV - 1)/(64*NV)));
+    const int  z = op.n_head_kv*((op.head_dim_v + 64*NV - 1)/(64*NV));
+    const dim3 grid = LISTED ? dim3(seen.n_ctas, tiling.parts, z) : dim3(pmkvq_chunks_used(op, tiling.tiles, z), tiling.tiles, z);
     PMKVQ_LAUNCH_EARLY((pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS, LISTED>), grid, dim3(PMKVQ_THREADS), bytes, stream, op, tiling, seen, n_stage);
     return cudaGetLastError();
 }

@@ -37,6 +37,14 @@ static inline size_t pmkvq_shared_limit() {
         && cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess ? bytes : 48*1024;
 }
 
+// of the current device
+static inline int pmkvq_multiprocessors() {
+    int device = 0;
+    int n      = 0;
+    return cudaGetDevice(&device) == cudaSuccess
+        && cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device) == cudaSuccess && n > 0 ? n : 1;
+}
+
 //
 // f16 as bits
 //

@@ -33,10 +33,14 @@ static pmkvq_cuda_shrink pmkvq_shrink_on_device(const pmkvq_op_shrink & op) {
 struct pmkvq_lists {
     struct entry {
         const ggml_tensor * mask;
-        uint32_t n_tokens;
-        uint32_t ratio;
-        void   * memory;
-        size_t   bytes;
+        pmkvq_op_attn op; // of the attention that made them
+        void        * memory;
+        size_t        bytes;
+
+        bool suits(const ggml_tensor * m, const pmkvq_op_attn & o) const {
+            return m == mask && o.n_tokens == op.n_tokens && o.n_kv == op.n_kv && o.n_head == op.n_head && o.n_head_kv == op.n_head_kv &&
+                o.head_dim_v == op.head_dim_v && o.n_chunk == op.n_chunk;
+        }
     };
 
     const int device;
@@ -87,11 +91,9 @@ static const void * pmkvq_seen_by(ggml_backend_cuda_context & ctx, const ggml_te
     }
     pmkvq_lists & lists = *(pmkvq_lists *) ctx.pmkvq.get();
 
-    const uint32_t ratio = op.n_head/op.n_head_kv;
     for (size_t i = 0; i < lists.n_used; ++i) {
-        const auto & e = lists.entries[i];
-        if (e.mask == mask && e.n_tokens == op.n_tokens && e.ratio == ratio) {
-            return e.memory;
+        if (lists.entries[i].suits(mask, op)) {
+            return lists.entries[i].memory;
         }
     }
 
@@ -105,9 +107,8 @@ static const void * pmkvq_seen_by(ggml_backend_cuda_context & ctx, const ggml_te
             return nullptr;
         }
     }
-    e.mask     = mask;
-    e.n_tokens = op.n_tokens;
-    e.ratio    = ratio;
+    e.mask = mask;
+    e.op   = op;
     CUDA_CHECK((cudaError_t) pmkvq_cuda_op_seen(&op, e.memory, ctx.stream()));
     lists.n_used++;
     return e.memory;

@@ -59,15 +59,11 @@ static __global__ void __launch_bounds__(32*SEEN_WARPS) pmkvq_seen_bits(const ui
     }
 }
 
-// a warp makes a list
-static __global__ void __launch_bounds__(32) pmkvq_seen_lists(const pmkvq_seen seen, int n_tokens) {
-    pmkvq_start_next();
-    pmkvq_wait_before();
-
-    const int lane  = threadIdx.x;
-    const int first = blockIdx.x*seen.tokens;
+// by a warp: the list, and how long it is
+static __device__ __forceinline__ int pmkvq_make_list(const pmkvq_seen & seen, int index, int n_tokens, int lane) {
+    const int first = index*seen.tokens;
     const int last  = min(first + seen.tokens, n_tokens);
-    uint32_t * list = seen.list + (size_t) blockIdx.x*seen.n_items;
+    uint32_t * list = seen.list + (size_t) index*seen.n_items;
 
     int total = 0;
     for (int base = 0; base < seen.n_words; base += 32) {
@@ -76,27 +72,84 @@ static __global__ void __launch_bounds__(32) pmkvq_seen_lists(const pmkvq_seen s
         for (int t = first; t < last; ++t) {
             bits |= word < seen.n_words ? seen.bits[(size_t) t*seen.n_words + word] : 0;
         }
-        // where the lane's items come: how many the lanes up to this one have
-        int upto = pmkvq_popc(bits);
-        int end  = upto;
+        // where the lane's items go: behind those of the lanes before
+        const int n = pmkvq_popc(bits);
+        int end = n;
 #pragma unroll
         for (int d = 1; d < 32; d *= 2) {
             const int before = pmkvq_shfl(end, max(lane - d, 0));
             end += lane >= d ? before : 0;
         }
-        uint32_t * to = list + total + end - upto;
+        uint32_t * to = list + total + end - n;
         for (; bits != 0; bits &= bits - 1) {
             *to++ = 32*word + __ffs(bits) - 1;
         }
         total += pmkvq_shfl(end, 31);
     }
+    return total;
+}
+
+// chunks of a tile that sees `count` items, if a warp has no more than so many rounds; one for what is not in the cache
+static __device__ __forceinline__ int pmkvq_chunks_of(const pmkvq_seen & seen, int count, int rounds) {
+    const int cta = rounds*PMKVQ_WARPS;
+    return max(1, min(seen.n_chunk, (count + cta - 1)/cta));
+}
+
+static __device__ __forceinline__ int pmkvq_sum(int x) {
+#pragma unroll
+    for (int i = 16; i > 0; i /= 2) {
+        x += (int) pmkvq_shfl_xor((uint32_t) x, i);
+    }
+    return x;
+}
+
+// a warp for each list; the first one then finds the smallest number of rounds that the CTAs suffice for, and gives each tile its share
+static __global__ void __launch_bounds__(32*PMKVQ_FEW) pmkvq_seen_lists(const pmkvq_seen seen, int n_tokens) {
+    __shared__ int s_count[PMKVQ_FEW];
+
+    pmkvq_start_next();
+    pmkvq_wait_before();
+
+    const int lane = threadIdx.x;
+    const int warp = threadIdx.y;
+
+    const int total = pmkvq_make_list(seen, warp, n_tokens, lane);
     if (lane == 0) {
-        seen.count[blockIdx.x] = total;
+        seen.count[warp] = total;
+        s_count[warp] = total;
+    }
+    pmkvq_syncthreads();
+    if (warp > 0) {
+        return;
+    }
+
+    const bool mine  = lane < seen.n_lists;
+    const int  count = mine ? s_count[lane] : 0;
+    int few  = 1; // rounds: not fewer
+    int many = (seen.n_items + PMKVQ_WARPS - 1)/PMKVQ_WARPS; // enough: then each tile has one CTA
+    while (few < many) {
+        const int rounds = (few + many)/2;
+        if (pmkvq_sum(mine ? pmkvq_chunks_of(seen, count, rounds) : 0) <= seen.n_ctas) {
+            many = rounds;
+        } else {
+            few = rounds + 1;
+        }
+    }
+    const int n = mine ? pmkvq_chunks_of(seen, count, few) : 0;
+    int end = n;
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) {
+        const int before = pmkvq_shfl(end, max(lane - d, 0));
+        end += lane >= d ? before : 0;
+    }
+    if (lane <= seen.n_lists) {
+        seen.start[lane] = end - n;
     }
 }
 
 size_t pmkvq_cuda_seen_bytes(const pmkvq_op_attn * op) {
-    if (!op || op->n_head_kv == 0 || op->n_head < op->n_head_kv || op->n_tokens == 0 || op->n_tokens > PMKVQ_FEW || op->n_kv > INT32_MAX) {
+    if (!op || !pmkvq_cuda_supports_attn(op->n_head, op->n_head_kv, op->head_dim_k, op->head_dim_v, op->group_k, op->group_v) || op->n_head > UINT16_MAX
+            || op->n_tokens == 0 || op->n_tokens > PMKVQ_FEW || op->n_kv == 0 || op->n_kv > INT32_MAX || op->n_chunk == 0 || op->n_chunk > UINT16_MAX) {
         return 0;
     }
     return pmkvq_seen::of(*op, nullptr).bytes(op->n_tokens);
@@ -108,8 +161,8 @@ int pmkvq_cuda_seen_pays(const pmkvq_op_attn * op) {
     if (pmkvq_cuda_seen_bytes(op) == 0) {
         return 0;
     }
-    const uint64_t rounds = op->n_tokens > 1 ? 2 : 4;
-    return (uint64_t) pmkvq_seen::of(*op, nullptr).n_items > rounds*op->n_chunk*PMKVQ_WARPS;
+    const pmkvq_seen seen = pmkvq_seen::of(*op, nullptr);
+    return seen.n_items > (op->n_tokens > 1 ? 2 : 4)*(seen.n_ctas/seen.n_lists)*PMKVQ_WARPS;
 }
 
 int pmkvq_cuda_op_seen(const pmkvq_op_attn * op, void * memory, void * stream_) {
@@ -126,6 +179,6 @@ int pmkvq_cuda_op_seen(const pmkvq_op_attn * op, void * memory, void * stream_) 
     if (err != cudaSuccess) {
         return err;
     }
-    PMKVQ_LAUNCH_EARLY(pmkvq_seen_lists, dim3(seen.n_lists), dim3(32), 0, stream, seen, (int) op->n_tokens);
+    PMKVQ_LAUNCH_EARLY(pmkvq_seen_lists, dim3(1), dim3(32, seen.n_lists), 0, stream, seen, (int) op->n_tokens);
     return cudaGetLastError();
 }

@@ -64,12 +64,15 @@ static inline uint32_t pmkvq_n_chunk(bool gpu, int64_t n_tokens, int64_t n_kv, i
     }
 
     // a thread block takes a KV head and 8 of its queries. Two blocks for each of about 132 multiprocessors
-    const int64_t n_tiles = n_head_kv*((n_tokens*(n_head/n_head_kv) + 7)/8);
+    const int64_t n_tiles = (n_tokens*(n_head/n_head_kv) + 7)/8;
+
+    // where queries of different sequences see more or less, room for up to four times the blocks that each would have
+    const int64_t room = n_tokens > 16 ? 1 : clamp(n_tiles, 1, n_tokens > 1 ? 4 : 1);
 
     // partial results take no more than those of a batch of 512 tokens in one part
-    const int64_t most = n_tokens > 8 ? clamp(256/n_tokens, 1, 4) : clamp(512/n_tokens, 1, 128);
+    const int64_t most = n_tokens > 16 ? clamp(256/n_tokens, 1, 4) : clamp(512/n_tokens, 1, 128);
 
-    return clamp((n_kv + 255)/256, 1, clamp(2*132/n_tiles, 1, most));
+    return clamp((n_kv + 255)/256, 1, clamp(room*2*132/(n_head_kv*n_tiles), 1, most));
 }
 
 //

@@ -32,7 +32,7 @@ static cudaStream_t get_stream() {
 
 int pmkvq_dev_open(char * name, size_t n, uint32_t * n_sm) {
     snprintf(name, n, "shim");
-    *n_sm = 8;
+    *n_sm = pmkvq_multiprocessors();
     return 0;
 }
 

@@ -228,10 +228,10 @@ impl Case {
     pub fn check_in(&mut self, what: &str, chunks: &[usize]) {
         let b = self.bound(what);
         let on = self.upload();
-        let lists = on.lists();
-        for seen in std::iter::once(None).chain(lists.as_ref().map(Some)) {
-            let by = if seen.is_some() { "by lists, " } else { "" };
-            for (i, &n_chunk) in chunks.iter().enumerate() {
+        for (i, &n_chunk) in chunks.iter().enumerate() {
+            let lists = on.lists(n_chunk);
+            for seen in std::iter::once(None).chain(lists.as_ref().map(Some)) {
+                let by = if seen.is_some() { "by lists, " } else { "" };
                 let partial = on.partials_by(n_chunk, seen);
                 let out = on.merged(&partial, n_chunk);
                 let (e, by_host) = (error(&out, &b.want), error(&self.merged_on_host(&partial, n_chunk), &b.want));
@@ -381,8 +381,8 @@ impl Uploaded {
     }
 
     /// Lists of what is seen; a prefill has none.
-    pub fn lists(&self) -> Option<Buffer> {
-        let op = self.op(1, std::ptr::null_mut());
+    pub fn lists(&self, n_chunk: usize) -> Option<Buffer> {
+        let op = self.op(n_chunk, std::ptr::null_mut());
         let bytes = device::seen_bytes(&op);
         (bytes > 0).then(|| {
             let lists = Buffer::new(bytes);
@@ -391,20 +391,26 @@ impl Uploaded {
         })
     }
 
-    /// The partial results: all written, nothing beyond them, and no value where nothing was seen.
+    /// The partial results: all written but for what a record of nothing holds, and nothing beyond them.
     pub fn partials(&self, n_chunk: usize) -> Vec<f32> {
         self.partials_by(n_chunk, None)
     }
 
     pub fn partials_by(&self, n_chunk: usize, lists: Option<&Buffer>) -> Vec<f32> {
         let n = self.dv + 2;
-        let partial = written(n_chunk * self.n_record * n, |dst| {
-            let op = self.op(n_chunk, dst);
-            match lists {
-                Some(seen) => device::attn_seen(&Listed { op, seen: seen.ptr() }),
-                None => device::attn(&op),
-            }
-        });
+        let out = Buffer::new(4 * n_chunk * self.n_record * n);
+        let op = self.op(n_chunk, out.ptr().cast());
+        let code = match lists {
+            Some(seen) => device::attn_seen(&Listed { op, seen: seen.ptr() }),
+            None => device::attn(&op),
+        };
+        assert_eq!(code, 0, "the operation was refused");
+        let partial: Vec<f32> = out.read();
+        for (i, record) in partial.chunks(n).enumerate() {
+            let unwritten = |x: &f32| x.to_bits() == u32::MAX;
+            let nothing = record[n - 1] == 0.0;
+            assert!(nothing || !record.iter().any(unwritten), "values of record {i} were not written");
+        }
         for (i, record) in partial.chunks(n).enumerate() {
             let sum = record[n - 1];
             assert!(sum.is_nan() || sum >= 0.0, "record {i} has a sum of weights of {sum}");

@@ -52,6 +52,10 @@ static inline size_t pmkvq_shared_limit() {
     return bytes ? (size_t) atol(bytes) : 227*1024;
 }
 
+static inline int pmkvq_multiprocessors() {
+    return 64;
+}
+
 //
 // f16 as bits
 //
