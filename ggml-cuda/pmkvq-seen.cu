@@ -162,7 +162,7 @@ int pmkvq_cuda_seen_pays(const pmkvq_op_attn * op) {
         return 0;
     }
     const pmkvq_seen seen = pmkvq_seen::of(*op, nullptr);
-    return seen.n_items > (op->n_tokens > 1 ? 2 : 4)*(seen.n_ctas/seen.n_lists)*PMKVQ_WARPS;
+    return seen.n_items > (op->n_tokens > 1 ? 3 : 4)*(seen.n_ctas/seen.n_lists)*PMKVQ_WARPS;
 }
 
 int pmkvq_cuda_op_seen(const pmkvq_op_attn * op, void * memory, void * stream_) {
