@@ -18,8 +18,10 @@
 // chunks of each tile, of op.n_chunk that there is room for, where all tiles have as many: a single token's as many as there are, else no
 // more than run at the same time
 static inline int pmkvq_chunks_used(const pmkvq_op_attn & op, int tiles, int z) {
-    const int fill = PMKVQ_DECODE_CTAS*pmkvq_multiprocessors()/(tiles*z);
-    return op.n_tokens == 1 ? op.n_chunk : min(max(fill, 1), (int) op.n_chunk);
+    if (op.n_tokens == 1) {
+        return op.n_chunk;
+    }
+    return min(max(PMKVQ_DECODE_CTAS*pmkvq_multiprocessors()/(tiles*z), 1), (int) op.n_chunk);
 }
 
 struct pmkvq_seen {

@@ -12,7 +12,7 @@ static int run(char kind, const void * op, cudaStream_t stream) {
         case 'b': return pmkvq_cuda_op_stores((const pmkvq_op_store *) op, (const pmkvq_op_store *) op + 1, stream);
         case 'k': return pmkvq_cuda_op_shrink((const pmkvq_cuda_shrink *) op, stream);
         case 'a': return pmkvq_cuda_op_attn  ((const pmkvq_op_attn     *) op, nullptr, stream);
-        case 'l': return pmkvq_cuda_op_seen  (&((const pmkvq_dev_listed *) op)->op, ((const pmkvq_dev_listed *) op)->seen, stream);
+        case 'i': return pmkvq_cuda_op_seen  (&((const pmkvq_dev_listed *) op)->op, ((const pmkvq_dev_listed *) op)->seen, stream);
         case 'w': return pmkvq_cuda_op_attn  (&((const pmkvq_dev_listed *) op)->op, ((const pmkvq_dev_listed *) op)->seen, stream);
         case 'e': {
             const pmkvq_dev_end & end = *(const pmkvq_dev_end *) op;
@@ -230,7 +230,7 @@ int pmkvq_dev_store (const pmkvq_op_store    * op) { return run('s', op, get_str
 int pmkvq_dev_stores(const pmkvq_op_store    * op) { return run('b', op, get_stream()); }
 int pmkvq_dev_shrink(const pmkvq_cuda_shrink * op) { return run('k', op, get_stream()); }
 int pmkvq_dev_attn  (const pmkvq_op_attn     * op) { return run('a', op, get_stream()); }
-int pmkvq_dev_seen  (const pmkvq_dev_listed  * op) { return run('l', op, get_stream()); }
+int pmkvq_dev_seen  (const pmkvq_dev_listed  * op) { return run('i', op, get_stream()); }
 int pmkvq_dev_attn_seen(const pmkvq_dev_listed * op) { return run('w', op, get_stream()); }
 int pmkvq_dev_merge (const pmkvq_op_merge    * op) { return run('m', op, get_stream()); }
 int pmkvq_dev_load  (const pmkvq_op_load     * op) { return run('l', op, get_stream()); }

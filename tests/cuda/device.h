@@ -50,7 +50,7 @@ int pmkvq_dev_load  (const pmkvq_op_load     * op);
 int pmkvq_dev_finish(const pmkvq_dev_end     * op); // in one launch
 
 // seconds for each of n runs of a list of operations in turn, by events, from a captured graph of one round (-1: the shim has no clock).
-// kinds[i]: 's', 'b' (both stores), 'k' (shrink), 'a', 'l' (lists), 'w' (attention with lists), 'm', 'e' (end); ops[i]: the struct, or the first of two
+// kinds[i]: 's', 'b' (both stores), 'k' (shrink), 'a', 'i' (lists), 'w' (attention with lists), 'm', 'e' (end); ops[i]: the struct, or the first of two
 int pmkvq_dev_time(const char * kinds, const void * const * ops, uint32_t n_ops, uint32_t n_runs, float * seconds);
 
 // seconds of device-to-device copies of n bytes, each of n_runs

@@ -262,6 +262,8 @@ pub fn merge(op: &OpMerge) -> i32 {
 pub fn load(op: &OpLoad) -> i32 {
     // SAFETY: as above
     Device::get().run("load", |l| unsafe { (l.load)(op) })
+}
+
 /// A merge and both stores in one launch.
 pub fn finish(op: &End) -> i32 {
     // SAFETY: as above
@@ -326,7 +328,7 @@ pub fn time(ops: &[Op], n_runs: usize) -> Option<Vec<f32>> {
             Op::Stores(o) => (b'b', raw(o)),
             Op::Shrink(o) => (b'k', raw(o)),
             Op::Attn(o) => (b'a', raw(o)),
-            Op::Seen(o) => (b'l', raw(o)),
+            Op::Seen(o) => (b'i', raw(o)),
             Op::AttnSeen(o) => (b'w', raw(o)),
             Op::Merge(o) => (b'm', raw(o)),
             Op::End(o) => (b'e', raw(o)),
