@@ -1,13 +1,9 @@
 // pmkvq-attn.cu - attention over the progressive KV cache: which kernel runs
 
-#include "pmkvq-cuda.h"
-#include "pmkvq-device.cuh"
+#include "pmkvq-attn-common.cuh"
 
-int pmkvq_cuda_attn_decode (const pmkvq_op_attn & op, void * stream);
+int pmkvq_cuda_attn_decode (const pmkvq_op_attn & op, const void * seen, void * stream);
 int pmkvq_cuda_attn_prefill(const pmkvq_op_attn & op, size_t shared, void * stream);
-
-// the most query tokens of a decode
-#define PMKVQ_FEW 16
 
 static bool pmkvq_group_fits(uint32_t group, uint32_t head_dim) {
     return group == 0 || (group <= 128 && group%16 == 0 && head_dim%group == 0);
@@ -21,20 +17,10 @@ int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_
 }
 
 uint32_t pmkvq_cuda_n_chunk(uint32_t n_sm, uint32_t n_tokens, uint32_t n_kv, uint32_t n_head, uint32_t n_head_kv) {
-    const uint32_t ratio = n_head/(n_head_kv ? n_head_kv : 1);
-    const bool     few   = n_tokens <= PMKVQ_FEW;
-    const uint32_t rows  = few ? 8 : 256; // of a CTA
-    const uint32_t tiles = (n_tokens*ratio + rows - 1)/rows;
-    const uint32_t ctas  = n_head_kv*(tiles ? tiles : 1);
-
-    // two CTAs of decoding on each multiprocessor, one of prefill, of at least 256 cells
-    const uint32_t fill = (few ? 2 : 1)*n_sm/(ctas ? ctas : 1);
-    const uint32_t most = (n_kv + 255)/256;
-    const uint32_t n    = fill < most ? fill : most;
-    return n < 1 ? 1 : n > 128 ? 128 : n;
+    return pmkvq_n_chunk_gpu(n_sm, n_tokens, n_kv, n_head, n_head_kv);
 }
 
-int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, void * stream) {
+int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, const void * seen, void * stream) {
     if (!op || !pmkvq_cuda_supports_attn(op->n_head, op->n_head_kv, op->head_dim_k, op->head_dim_v, op->group_k, op->group_v)) {
         return cudaErrorInvalidValue;
     }
@@ -44,6 +30,9 @@ int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, void * stream) {
     }
     if (op->n_chunk == 0 || op->n_blocks == 0 || op->n_pages_k == 0 || op->n_pages_v == 0 || op->n_kv == 0
             || op->n_kv > (uint64_t) op->n_blocks*PMKVQ_BLOCK) {
+        return cudaErrorInvalidValue;
+    }
+    if ((uintptr_t) seen%4 != 0) {
         return cudaErrorInvalidValue;
     }
     // keys and values are read in pieces of 16 bytes
@@ -60,5 +49,5 @@ int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, void * stream) {
             return err;
         }
     }
-    return pmkvq_cuda_attn_decode(*op, stream);
+    return pmkvq_cuda_attn_decode(*op, pmkvq_cuda_seen_bytes(op) != 0 ? seen : nullptr, stream);
 }

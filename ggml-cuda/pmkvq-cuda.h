@@ -7,6 +7,7 @@
 #pragma once
 
 #include "pmkvq.h"
+#include "pmkvq-chunks.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,10 +37,19 @@ int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_
 
 // stream: cudaStream_t
 int pmkvq_cuda_op_store (const pmkvq_op_store    * op, void * stream);
+int pmkvq_cuda_op_stores(const pmkvq_op_store * k, const pmkvq_op_store * v, void * stream); // both in one launch; they share no bytes
 int pmkvq_cuda_op_shrink(const pmkvq_cuda_shrink * op, void * stream);
-int pmkvq_cuda_op_attn  (const pmkvq_op_attn     * op, void * stream);
+int pmkvq_cuda_op_attn  (const pmkvq_op_attn     * op, const void * seen, void * stream); // seen: lists, or NULL
 int pmkvq_cuda_op_merge (const pmkvq_op_merge    * op, void * stream);
 int pmkvq_cuda_op_load  (const pmkvq_op_load     * op, void * stream);
+// a merge and a layer's stores in one launch; what the merge writes is no other's
+int pmkvq_cuda_op_merge_stores(const pmkvq_op_merge * op, const pmkvq_op_store * k, const pmkvq_op_store * v, void * stream);
+
+// Where each query sees a part of the cache only, lists of what is seen save looking for it. They hold for all attentions with the
+// same mask, tokens and heads: made once, used until the mask changes. Bytes of device memory; 0: so many tokens have none
+size_t pmkvq_cuda_seen_bytes(const pmkvq_op_attn * op);
+int    pmkvq_cuda_seen_pays (const pmkvq_op_attn * op);
+int    pmkvq_cuda_op_seen   (const pmkvq_op_attn * op, void * seen, void * stream);
 
 #ifdef __cplusplus
 }

@@ -2,16 +2,16 @@
 
 #include "pmkvq-decode.cuh"
 
-int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, void * stream);
+int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, const void * seen, void * stream);
 
-int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, void * stream_) {
+int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, const void * seen, void * stream_) {
     cudaStream_t stream = (cudaStream_t) stream_;
 
     switch ((op.head_dim_k + 63)/64) {
-        case 1:  return pmkvq_launch_decode<1, 1, 1, true, false, 2, 2>(op, stream);
-        case 2:  return pmkvq_launch_decode<2, 2, 1, true, false, 2, 2>(op, stream);
-        case 3:  return pmkvq_launch_decode<3, 2, 1, true, false, 1, 2>(op, stream);
-        case 4:  return pmkvq_launch_decode<4, 2, 1, true, false, 1, 2>(op, stream);
-        default: return pmkvq_launch_decode<9, 2, 1, true, false, 1, 2>(op, stream);
+        case 1:  return pmkvq_launch_decode<1, 1, 1, true, false, 2, 2>(op, seen, stream);
+        case 2:  return pmkvq_launch_decode<2, 2, 1, true, false, 2, 2>(op, seen, stream);
+        case 3:  return pmkvq_launch_decode<3, 2, 1, true, false, 1, 2>(op, seen, stream);
+        case 4:  return pmkvq_launch_decode<4, 2, 1, true, false, 1, 2>(op, seen, stream);
+        default: return pmkvq_launch_decode<9, 2, 1, true, false, 1, 2>(op, seen, stream);
     }
 }

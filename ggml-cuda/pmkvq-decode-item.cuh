@@ -5,6 +5,7 @@
 #include "pmkvq-decode-keys.cuh"
 #include "pmkvq-decode-rows.cuh"
 #include "pmkvq-decode-values.cuh"
+#include "pmkvq-seen.cuh"
 
 // an item as a lane sees it
 struct pmkvq_item {
@@ -18,6 +19,7 @@ struct pmkvq_item {
 
 // what is asked for long before an item is resolved
 struct pmkvq_ahead {
+    int      item;
     int      entries; // of the table: K in lanes 0..8, V in lanes 9..17
     uint32_t mask[4]; // of the lane's cells, where all its rows have one token and the mask can be read in words
 };
@@ -68,17 +70,17 @@ static __device__ __forceinline__ bool pmkvq_mask_ahead(const pmkvq_op_attn & op
 }
 
 template <int NT>
-static __device__ __forceinline__ pmkvq_ahead pmkvq_ask(const pmkvq_op_attn & op, const pmkvq_mask<NT> & mask, int item, int n_items, int lane) {
-    const int x     = item < n_items ? item : 0;
-    const int block = x/2;
+static __device__ __forceinline__ pmkvq_ahead pmkvq_ask(const pmkvq_op_attn & op, const pmkvq_mask<NT> & mask, int item, int lane) {
+    const int block = item/2;
     const int32_t * k = (const int32_t *) (op.table_k + block);
     const int32_t * v = (const int32_t *) (op.table_v + block);
 
     pmkvq_ahead a;
+    a.item    = item;
     a.entries = lane < 9 ? k[lane] : lane < 18 ? v[lane - 9] : 0;
     a.mask[0] = a.mask[1] = a.mask[2] = a.mask[3] = 0;
-    if (pmkvq_mask_ahead<NT>(op, mask, x)) {
-        pmkvq_mask_words(a.mask, mask.row[0], PMKVQ_ITEM*x + pmkvq_first_cell(lane));
+    if (pmkvq_mask_ahead<NT>(op, mask, item)) {
+        pmkvq_mask_words(a.mask, mask.row[0], PMKVQ_ITEM*item + pmkvq_first_cell(lane));
     }
     return a;
 }
@@ -86,9 +88,11 @@ static __device__ __forceinline__ pmkvq_ahead pmkvq_ask(const pmkvq_op_attn & op
 // my_cell: of the current batch's token `lane`
 template <int NT>
 static __device__ __forceinline__ pmkvq_item pmkvq_resolve(
-        const pmkvq_op_attn & op, int item, const pmkvq_ahead & ahead, const pmkvq_mask<NT> & mask, int head, int my_cell, int Dk, int Dv, int lane) {
+        const pmkvq_op_attn & op, const pmkvq_ahead & ahead, const pmkvq_mask<NT> & mask, int head, int my_cell, int Dk, int Dv, int lane) {
     const int g = lane/4;
     const int t = lane%4;
+
+    const int item = ahead.item;
 
     pmkvq_item it;
     it.index = item;

@@ -2,17 +2,17 @@
 
 #include "pmkvq-decode.cuh"
 
-int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, void * stream);
-int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream);
+int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, const void * seen, void * stream);
+int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, const void * seen, void * stream);
 
-int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, void * stream_) {
+int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, const void * seen, void * stream_) {
     cudaStream_t stream = (cudaStream_t) stream_;
 
     const bool one = (op.group_k == 0 || op.group_k == op.head_dim_k) && (op.group_v == 0 || op.group_v == op.head_dim_v);
     if (!one || op.head_dim_k != op.head_dim_v || (op.head_dim_k != 64 && op.head_dim_k != 128)) {
-        return pmkvq_cuda_attn_decode_groups(op, stream_);
+        return pmkvq_cuda_attn_decode_groups(op, seen, stream_);
     }
 
-    return op.head_dim_k == 64 ? pmkvq_launch_decode<1, 1, 1, false, true, 2, 2>(op, stream)
-                               : pmkvq_launch_decode<2, 2, 1, false, true, 2, 2>(op, stream);
+    return op.head_dim_k == 64 ? pmkvq_launch_decode<1, 1, 1, false, true, 2, 2>(op, seen, stream)
+                               : pmkvq_launch_decode<2, 2, 1, false, true, 2, 2>(op, seen, stream);
 }

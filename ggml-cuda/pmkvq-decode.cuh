@@ -1,15 +1,13 @@
 // pmkvq-decode.cuh - attention of a few queries: blocks of mixed widths through the table, and the current batch
 //
 // A CTA has a chunk, a KV head and a tile of 8 NT query rows that share its keys. The warps of all chunks take items of 64 cells in turn,
-// each with a running softmax of its own; they are merged at the end into one partial result (pmkvq-merge.cu merges those).
+// of all or of those that the tile sees, each with a running softmax of its own; they are merged at the end into one partial result (pmkvq-merge.cu merges those).
 // An item's first loads are under way while the item before it is multiplied.
 
 #pragma once
 
+#include "pmkvq-decode-deal.cuh"
 #include "pmkvq-decode-item.cuh"
-
-#define PMKVQ_WARPS   4
-#define PMKVQ_THREADS (32*PMKVQ_WARPS)
 
 template <int NS, int R>
 static __device__ __forceinline__ void pmkvq_first_k(uint32_t (&buf)[R][8], const pmkvq_item & it, int D, int lane) {
@@ -47,10 +45,13 @@ template <int NV, int NT> static constexpr __host__ __device__ int pmkvq_record(
 }
 
 // EXACT: head dimensions of 64 NS and 64 NV, so that all offsets are constants. R: steps of 8 registers that a
-// lane has under way on either side. CTAS: on a multiprocessor
-template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS>
-static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(const pmkvq_op_attn op, const pmkvq_tiling tiling, int n_stage) {
+// lane has under way on either side. CTAS: on a multiprocessor. LISTED: there are lists of what tiles see
+template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS, bool LISTED>
+static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(const pmkvq_op_attn op, const pmkvq_tiling tiling, const pmkvq_seen seen, int n_stage) {
     PMKVQ_DYNAMIC_SHARED(smem);
+
+    pmkvq_start_next();
+    pmkvq_wait_before();
 
     constexpr int ROWS = 8*NT;
 
@@ -59,8 +60,11 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     const int g    = lane/4;
     const int t    = lane%4;
 
-    const int chunk = blockIdx.x;
-    const int tile  = blockIdx.y;
+    const pmkvq_part part = pmkvq_part_of<LISTED>(seen, tiling, lane);
+    if (LISTED && part.used == 0) {
+        return;
+    }
+    const int tile  = part.tile;
     const int head  = EXACT ? blockIdx.z : blockIdx.z%op.n_head_kv;
     const int v0    = EXACT ? 0 : blockIdx.z/op.n_head_kv*64*NV;
     const int Dk    = EXACT ? 64*NS : op.head_dim_k;
@@ -71,22 +75,10 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     pmkvq_queries q(smem, ROWS, NS, n_groups_k);
     float * buffer = (float *) (smem + pmkvq_queries::bytes(ROWS, NS, n_groups_k));
 
-    const int n_items = min(2*(int) op.n_blocks, ((int) op.n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM);
-    const int n_work  = op.n_chunk*PMKVQ_WARPS;
-
-    // rounds of n_work items, rotated: blocks of several sequences follow a pattern that must not meet the warps'
-    const int turn = 5%n_work;
-    int       place = chunk*PMKVQ_WARPS + warp; // in the round of the latest entries
-    int       start = 0;                        // of that round
-    auto      advance = [&]() {
-        start += n_work;
-        place += turn;
-        place -= place >= n_work ? n_work : 0;
-        return start + place;
-    };
-
     // the first item's keys are asked for before the queries are made ready
-    int item    = place;
+    const int n_all = min(2*(int) op.n_blocks, ((int) op.n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM);
+    pmkvq_deal<LISTED> deal(seen, tiling, part, n_all, warp, lane);
+    int at = deal.at();
     const int my_cell = op.k_cur && lane < (int) op.n_tokens ? (int) op.cells[lane] : -1;
 
     pmkvq_mask<NT> mask;
@@ -113,7 +105,7 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
         }
     }
 
-    pmkvq_ahead ahead = pmkvq_ask<NT>(op, mask, item, n_items, lane);
+    pmkvq_ahead ahead = pmkvq_ask<NT>(op, mask, deal.item(), lane);
 
     // keys and parameters that are under way; parameters of a row's one group only
     uint32_t kbuf[R][8];
@@ -128,16 +120,16 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     pmkvq_item it;
     it.wk = 16;
     bool live = false;
-    if (item < n_items) {
-        it   = pmkvq_resolve<NT>(op, item, ahead, mask, head, my_cell, Dk, Dv, lane);
+    if (at < deal.n) {
+        it   = pmkvq_resolve<NT>(op, ahead, mask, head, my_cell, Dk, Dv, lane);
         live = pmkvq_any(it.vis != 0);
         if (live) {
             first_k(it);
         }
     }
 
-    int next_item = advance();
-    ahead = pmkvq_ask<NT>(op, mask, next_item, n_items, lane);
+    int next_at = deal.advance(warp, lane);
+    ahead = pmkvq_ask<NT>(op, mask, deal.item(), lane);
 
     if constexpr (EXACT && !MULTI) {
         q.template fill_one<64*NS>(op, tiling, tile, head, warp, PMKVQ_WARPS);
@@ -150,7 +142,7 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
 
     pmkvq_rows<NV, NT> rows;
 
-    while (item < n_items) {
+    while (at < deal.n) {
         float s[NT][4][4];
         uint32_t vbuf[R][8];
         pmkvq_params8 vp = {};
@@ -167,14 +159,14 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
             }
         }
         // the next item's keys
-        int after = n_items;
+        int after = deal.n;
         pmkvq_item next;
         bool next_live = false;
-        if (next_item < n_items) {
-            next      = pmkvq_resolve<NT>(op, next_item, ahead, mask, head, my_cell, Dk, Dv, lane);
+        if (next_at < deal.n) {
+            next      = pmkvq_resolve<NT>(op, ahead, mask, head, my_cell, Dk, Dv, lane);
             next_live = pmkvq_any(next.vis != 0);
-            after     = advance();
-            ahead     = pmkvq_ask<NT>(op, mask, after, n_items, lane);
+            after     = deal.advance(warp, lane);
+            ahead     = pmkvq_ask<NT>(op, mask, deal.item(), lane);
             if (next_live) {
                 first_k(next);
             }
@@ -189,14 +181,14 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
                 default: pmkvq_values< 2, NV, NT, R, MULTI>(rows, s, vbuf, vp, op, it, head, Dv, v0, lane); break;
             }
         }
-        item      = next_item;
-        next_item = after;
-        it        = next;
-        live = next_live;
+        at      = next_at;
+        next_at = after;
+        it      = next;
+        live    = next_live;
     }
 
     // the current batch comes after the last item, whosever turn that is
-    if (op.k_cur && item == n_items) {
+    if (op.k_cur && deal.has_rest(at, warp, lane)) {
         uint16_t * stage_k = (uint16_t *) (buffer + PMKVQ_WARPS*pmkvq_record<NV, NT>());
         uint16_t * stage_v = stage_k + n_stage*Dk;
         // lanes of subtiles that are not staged read another's: nobody sees them
@@ -281,7 +273,8 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     }
     pmkvq_syncthreads();
 
-    // a warp writes every fourth row
+    // a warp writes every fourth row. Asked again, since registers are scarce until here
+    const pmkvq_part out = pmkvq_part_of<LISTED>(seen, tiling, lane);
     for (int row = warp; row < ROWS; row += PMKVQ_WARPS) {
         if (q.token[row] < 0) {
             continue;
@@ -299,7 +292,8 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
             k[w] = m == -PMKVQ_INF ? 0.0f : pmkvq_exp2(rec[row] - m);
             l += k[w]*rec[ROWS + row];
         }
-        float * dst = op.dst + (((size_t) chunk*op.n_tokens + q.token[row])*op.n_head + q.head[row])*(Dv + 2);
+        const size_t in_chunk = (size_t) op.n_tokens*op.n_head*(Dv + 2);
+        float * dst = op.dst + ((size_t) q.token[row]*op.n_head + q.head[row])*(Dv + 2) + out.chunk*in_chunk;
 #pragma unroll
         for (int i = 0; i < 2*NV; ++i) {
             const int d = 32*i + lane;
@@ -316,11 +310,18 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
             dst[Dv]     = m*0.6931471805599453f;
             dst[Dv + 1] = l;
         }
+        // chunks that the tile has not have seen nothing
+        if (v0 == 0) {
+            for (int c = out.used*(lane + 1); out.chunk + c < (int) op.n_chunk; c += 32*out.used) {
+                dst[c*in_chunk + Dv]     = -PMKVQ_INF;
+                dst[c*in_chunk + Dv + 1] = 0.0f;
+            }
+        }
     }
 }
 
-template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS>
-static int pmkvq_launch_decode(const pmkvq_op_attn & op, cudaStream_t stream) {
+template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS, bool LISTED>
+static int pmkvq_launch_decode(const pmkvq_op_attn & op, const pmkvq_seen & seen, cudaStream_t stream) {
     const pmkvq_tiling tiling = pmkvq_tiling::of(8*NT, op.n_tokens, op.n_head, op.n_head_kv);
 
     const int n_groups = MULTI && op.group_k != 0 ? op.head_dim_k/op.group_k : 1;
@@ -331,12 +332,21 @@ static int pmkvq_launch_decode(const pmkvq_op_attn & op, cudaStream_t stream) {
     const size_t merge   = PMKVQ_WARPS*pmkvq_record<NV, NT>()*sizeof(float);
     const size_t bytes   = pmkvq_queries::bytes(8*NT, NS, n_groups) + merge + stage;
 
-    cudaError_t err = pmkvq_allow_shared(pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS>, bytes);
+    cudaError_t err = pmkvq_allow_shared(pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS, LISTED>, bytes);
     if (err != cudaSuccess) {
         return err;
     }
 
-    const dim3 grid(op.n_chunk, tiling.tiles, op.n_head_kv*((op.head_dim_v + 64*NV - 1)/(64*NV)));
-    PMKVQ_LAUNCH((pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS>), grid, dim3(PMKVQ_THREADS), bytes, stream, op, tiling, n_stage);
+    const int  z = op.n_head_kv*((op.head_dim_v + 64*NV - 1)/(64*NV));
+    const dim3 grid = LISTED ? dim3(seen.n_ctas, tiling.parts, z) : dim3(pmkvq_chunks_used(op, tiling.tiles, z), tiling.tiles, z);
+    PMKVQ_LAUNCH_EARLY((pmkvq_attn_decode<NS, NV, NT, MULTI, EXACT, R, CTAS, LISTED>), grid, dim3(PMKVQ_THREADS), bytes, stream, op, tiling, seen, n_stage);
     return cudaGetLastError();
+}
+
+template <int NS, int NV, int NT, bool MULTI, bool EXACT, int R, int CTAS>
+static int pmkvq_launch_decode(const pmkvq_op_attn & op, const void * lists, cudaStream_t stream) {
+    static_assert(8*NT == PMKVQ_DECODE_ROWS, "lists are for tiles of that size");
+    const pmkvq_seen seen = pmkvq_seen::of(op, (void *) lists);
+    return lists ? pmkvq_launch_decode<NS, NV, NT, MULTI, EXACT, R, CTAS, true >(op, seen, stream)
+                 : pmkvq_launch_decode<NS, NV, NT, MULTI, EXACT, R, CTAS, false>(op, seen, stream);
 }

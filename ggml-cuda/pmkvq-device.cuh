@@ -16,6 +16,8 @@
 
 #include "common.cuh" // ggml's portability macros
 
+#include "pmkvq-launch.cuh" // PMKVQ_LAUNCH_EARLY
+
 #define PMKVQ_LAUNCH(kernel, grid, block, smem, stream, ...) kernel<<<(grid), (block), (smem), (stream)>>>(__VA_ARGS__)
 
 // dynamic shared memory, 16-byte aligned
@@ -33,6 +35,14 @@ static inline size_t pmkvq_shared_limit() {
     int bytes  = 0;
     return cudaGetDevice(&device) == cudaSuccess
         && cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess ? bytes : 48*1024;
+}
+
+// of the current device
+static inline int pmkvq_multiprocessors() {
+    int device = 0;
+    int n      = 0;
+    return cudaGetDevice(&device) == cudaSuccess
+        && cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device) == cudaSuccess && n > 0 ? n : 1;
 }
 
 //

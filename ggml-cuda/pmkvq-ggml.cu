@@ -6,6 +6,10 @@
 
 #include "ggml-cuda.h"
 
+#include <algorithm>
+#include <memory>
+#include <vector>
+
 static pmkvq_cuda_shrink pmkvq_shrink_on_device(const pmkvq_op_shrink & op) {
     pmkvq_cuda_shrink res = {};
     res.ops         = op.ops;
@@ -23,8 +27,97 @@ static pmkvq_cuda_shrink pmkvq_shrink_on_device(const pmkvq_op_shrink & op) {
     return res;
 }
 
+// Lists of what is seen (pmkvq-cuda.h), for each mask of the graph that is being run or captured: the first attention that reads a mask
+// makes them, the next ones find them made. A captured graph makes its own again each time that it is launched, in the same
+// order; so memory that a graph may know stays until the context goes
+struct pmkvq_lists {
+    struct entry {
+        const ggml_tensor * mask;
+        pmkvq_op_attn op; // of the attention that made them
+        void        * memory;
+        size_t        bytes;
+
+        bool suits(const ggml_tensor * m, const pmkvq_op_attn & o) const {
+            return m == mask && o.n_tokens == op.n_tokens && o.n_kv == op.n_kv && o.n_head == op.n_head && o.n_head_kv == op.n_head_kv &&
+                o.head_dim_v == op.head_dim_v && o.n_chunk == op.n_chunk;
+        }
+    };
+
+    const int device;
+    std::vector<entry>  entries;
+    size_t              n_used = 0; // by this graph
+    std::vector<void *> memory;
+
+    explicit pmkvq_lists(int device) : device(device) {}
+
+    ~pmkvq_lists() {
+        ggml_cuda_set_device(device);
+        for (void * p : memory) {
+            (void) cudaFree(p);
+        }
+    }
+
+    // enough for every batch and length of this cache. NULL: there is no memory
+    void * allocate(const pmkvq_op_attn & op, size_t & bytes) {
+        pmkvq_op_attn most = op;
+        most.n_tokens = std::max(op.n_tokens, (uint32_t) PMKVQ_FEW);
+        most.n_kv     = op.n_blocks*PMKVQ_BLOCK;
+        bytes = pmkvq_cuda_seen_bytes(&most);
+        void * p = nullptr;
+        if (cudaMalloc(&p, bytes) != cudaSuccess) {
+            (void) cudaGetLastError();
+            bytes = 0;
+            return nullptr;
+        }
+        memory.push_back(p);
+        return p;
+    }
+};
+
+void ggml_cuda_begin_pmkvq(ggml_backend_cuda_context & ctx) {
+    if (ctx.pmkvq) {
+        ((pmkvq_lists *) ctx.pmkvq.get())->n_used = 0;
+    }
+}
+
+// NULL where there are none
+static const void * pmkvq_seen_by(ggml_backend_cuda_context & ctx, const ggml_tensor * mask, const pmkvq_op_attn & op) {
+    // branches of the graph that run side by side don't know of each other's
+    if (!pmkvq_cuda_seen_pays(&op) || ctx.curr_stream_no != 0) {
+        return nullptr;
+    }
+    if (!ctx.pmkvq) {
+        ctx.pmkvq = std::make_shared<pmkvq_lists>(ctx.device);
+    }
+    pmkvq_lists & lists = *(pmkvq_lists *) ctx.pmkvq.get();
+
+    for (size_t i = 0; i < lists.n_used; ++i) {
+        if (lists.entries[i].suits(mask, op)) {
+            return lists.entries[i].memory;
+        }
+    }
+
+    if (lists.n_used == lists.entries.size()) {
+        lists.entries.push_back({});
+    }
+    auto & e = lists.entries[lists.n_used];
+    if (e.bytes < pmkvq_cuda_seen_bytes(&op)) {
+        e.memory = lists.allocate(op, e.bytes);
+        if (!e.memory) {
+            return nullptr;
+        }
+    }
+    e.mask = mask;
+    e.op   = op;
+    CUDA_CHECK((cudaError_t) pmkvq_cuda_op_seen(&op, e.memory, ctx.stream()));
+    lists.n_used++;
+    return e.memory;
+}
+
 // 0, or a cudaError_t
-static int pmkvq_run(const ggml_tensor * dst, const pmkvq_op_params & params, cudaStream_t stream) {
+static int pmkvq_run(ggml_backend_cuda_context & ctx, const ggml_tensor * dst, const pmkvq_op_params & params) {
+    cudaStream_t stream = ctx.stream();
+
     switch (params.kind) {
         case PMKVQ_OP_STORE:
             {
@@ -34,7 +127,7 @@ static int pmkvq_run(const ggml_tensor * dst, const pmkvq_op_params & params, cu
         case PMKVQ_OP_ATTN:
             {
                 pmkvq_op_attn op;
-                return pmkvq_read_attn(dst, params, op) ? pmkvq_cuda_op_attn(&op, stream) : cudaErrorInvalidValue;
+                return pmkvq_read_attn(dst, params, op) ? pmkvq_cuda_op_attn(&op, pmkvq_seen_by(ctx, dst->src[1], op), stream) : cudaErrorInvalidValue;
             }
         case PMKVQ_OP_MERGE:
             {
@@ -68,7 +161,62 @@ void ggml_cuda_op_pmkvq(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     GGML_ASSERT(pmkvq_get_params(dst, params) && "a custom node that is not ours");
 
     // a node can't report an error, and a wrong answer must not look right
-    CUDA_CHECK((cudaError_t) pmkvq_run(dst, params, ctx.stream()));
+    CUDA_CHECK((cudaError_t) pmkvq_run(ctx, dst, params));
+}
+
+// the next node that the backend computes, or cgraph->n_nodes
+static int pmkvq_next(const ggml_cgraph * cgraph, int i) {
+    for (++i; i < cgraph->n_nodes; ++i) {
+        const ggml_tensor * t = cgraph->nodes[i];
+        const bool no_op = ggml_is_empty(t) || t->op == GGML_OP_NONE || t->op == GGML_OP_RESHAPE || t->op == GGML_OP_TRANSPOSE ||
+            t->op == GGML_OP_VIEW || t->op == GGML_OP_PERMUTE;
+        if (!no_op && (t->flags & GGML_TENSOR_FLAG_COMPUTE)) {
+            break;
+        }
+    }
+    return i;
+}
+
+static bool pmkvq_overlap(const ggml_tensor * a, const ggml_tensor * b) {
+    const char * a0 = (const char *) a->data;
+    const char * b0 = (const char *) b->data;
+    return a0 < b0 + ggml_nbytes(b) && b0 < a0 + ggml_nbytes(a);
+}
+
+// K and V of a layer are stored in one launch, and the merge before them in the same one. Where nothing is computed between these nodes,
+// what they read is there, and nobody reads the results of stores
+int ggml_cuda_fuse_pmkvq(ggml_backend_cuda_context & ctx, const ggml_cgraph * cgraph, int i) {
+    // branches of the graph that run side by side are in order only within their stream
+    if (ctx.curr_stream_no != 0) {
+        return 0;
+    }
+    pmkvq_op_params params;
+    pmkvq_op_merge  merge;
+    const bool merges = pmkvq_get_params(cgraph->nodes[i], params) && params.kind == PMKVQ_OP_MERGE && pmkvq_read_merge(cgraph->nodes[i], params, merge);
+
+    pmkvq_op_store stores[2];
+    int last = merges ? pmkvq_next(cgraph, i) : i;
+    for (int n = 0; n < 2; ++n) {
+        last = n > 0 ? pmkvq_next(cgraph, last) : last;
+        if (last == cgraph->n_nodes) {
+            return 0;
+        }
+        const ggml_tensor * node = cgraph->nodes[last];
+        if (!pmkvq_get_params(node, params) || params.kind != PMKVQ_OP_STORE || !pmkvq_read_store(node, params, stores[n])) {
+            return 0;
+        }
+        // what is read here must not be where the merge writes at the same time
+        if (merges && (pmkvq_overlap(cgraph->nodes[i], node->src[0]) || pmkvq_overlap(cgraph->nodes[i], node->src[1]))) {
+            return 0;
+        }
+    }
+    // two of one side may store the same cell
+    if (stores[0].side == stores[1].side || stores[0].table == stores[1].table) {
+        return 0;
+    }
+    CUDA_CHECK((cudaError_t) (merges ? pmkvq_cuda_op_merge_stores(&merge, &stores[0], &stores[1], ctx.stream())
+                                     : pmkvq_cuda_op_stores(&stores[0], &stores[1], ctx.stream())));
+    return last - i;
 }
 
 // pool and meta are never copied to where a node happens to run

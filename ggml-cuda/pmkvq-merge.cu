@@ -1,147 +1,59 @@
-// pmkvq-merge.cu - partial results of all chunks become the output
+// pmkvq-merge.cu - partial results become the output, and beside that the batch's K and V are stored
 //
-// A row has one or more warps, which divide the chunks between them and then add up what they have. A chunk that saw nothing has
-// the sum 0, and the rest of its record is anything.
+// An attention that is given the current batch does not read it from the cache, so that its layer's stores can wait until the merge.
+// Neither needs the other, and both have work for a few multiprocessors only: in one launch they take the time of the longer.
 
-#include "pmkvq-cuda.h"
-#include "pmkvq-device.cuh"
+#include "pmkvq-merge.cuh"
+#include "pmkvq-store.cuh"
 
-#define MERGE_WARPS 8   // of a CTA
-#define MERGE_DIMS  128 // at a time
-#define MERGE_BATCH 8   // chunks that a warp has under way
-
-#define MERGE_LOG2E 1.4426950408889634f
-
-// weights are relative to max; that of nothing is 0, also where max is -inf, too
-static __device__ __forceinline__ float pmkvq_weight(float x, float max) {
-    return x > -INFINITY ? pmkvq_exp2((x - max)*MERGE_LOG2E) : 0.0f;
-}
-
-// what a lane has of its warp's chunks
-struct pmkvq_merged {
-    float max;
-    float sum;
-    float x[4];
-};
-
-static __device__ __forceinline__ pmkvq_merged pmkvq_merge_chunks(
-        const pmkvq_op_merge & a, size_t row, size_t rows, uint32_t first, uint32_t step, const bool (&in)[4], const uint32_t (&d)[4]) {
-    const size_t len = a.head_dim_v + 2;
-    pmkvq_merged m = { -INFINITY, 0.0f, { 0.0f, 0.0f, 0.0f, 0.0f } };
-    for (uint32_t c0 = first; c0 < a.n_chunk; c0 += MERGE_BATCH*step) {
-        float max[MERGE_BATCH], sum[MERGE_BATCH], x[MERGE_BATCH][4];
-#pragma unroll
-        for (int i = 0; i < MERGE_BATCH; ++i) {
-            const uint32_t c = c0 + i*step;
-            const float  * r = a.partial + ((size_t) c*rows + row)*len;
-            const bool there = c < a.n_chunk;
-            max[i] = there ? r[a.head_dim_v]     : 0.0f;
-            sum[i] = there ? r[a.head_dim_v + 1] : 0.0f;
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                x[i][j] = there && in[j] ? r[d[j]] : 0.0f;
-            }
-        }
-        float now = m.max;
-#pragma unroll
-        for (int i = 0; i < MERGE_BATCH; ++i) {
-            now = sum[i] != 0.0f ? fmaxf(now, max[i]) : now;
-        }
-        const float old = pmkvq_weight(m.max, now);
-        m.max  = now;
-        m.sum *= old;
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            m.x[j] *= old;
-        }
-#pragma unroll
-        for (int i = 0; i < MERGE_BATCH; ++i) {
-            if (sum[i] != 0.0f) {
-                const float w = pmkvq_weight(max[i], now);
-                m.sum += w*sum[i];
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    m.x[j] += w*x[i][j];
-                }
-            }
-        }
-    }
-    return m;
-}
-
-// threadIdx.y: warp of the row, threadIdx.z: row of the CTA
 static __global__ void __launch_bounds__(32*MERGE_WARPS) pmkvq_merge_kernel(const pmkvq_op_merge a) {
-    __shared__ float s_x[MERGE_WARPS*MERGE_DIMS];
-    __shared__ float s_max[MERGE_WARPS];
-    __shared__ float s_sum[MERGE_WARPS];
+    pmkvq_start_next();
+    pmkvq_wait_before();
 
-    const uint32_t n_warps = blockDim.y;
-    const size_t   rows    = (size_t) a.n_tokens*a.n_head;
-    const size_t   row     = (size_t) blockIdx.x*blockDim.z + threadIdx.z;
-    const uint32_t warp    = threadIdx.z*n_warps + threadIdx.y;
-    const bool     there   = row < rows;
-    const float    sink    = there && a.sinks ? a.sinks[row%a.n_head] : -INFINITY;
+    pmkvq_merge_rows(a, blockIdx.x);
+}
 
-    for (uint32_t d0 = 0; d0 < a.head_dim_v; d0 += MERGE_DIMS) {
-        bool     in[4];
-        uint32_t d[4];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            d[j]  = d0 + 32*j + threadIdx.x;
-            in[j] = d[j] < a.head_dim_v;
-        }
-        const uint32_t first = there ? threadIdx.y : a.n_chunk;
-        const pmkvq_merged m = pmkvq_merge_chunks(a, row, rows, first, n_warps, in, d);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            s_x[warp*MERGE_DIMS + 32*j + threadIdx.x] = m.x[j];
-        }
-        if (threadIdx.x == 0) {
-            s_max[warp] = m.max;
-            s_sum[warp] = m.sum;
-        }
-        pmkvq_syncthreads();
+// CTAs of the merge come first, then n_store for each side
+static __global__ void __launch_bounds__(32*MERGE_WARPS) pmkvq_merge_store_kernel(const pmkvq_op_merge a, const pmkvq_stores stores, uint32_t n_merge, uint32_t n_store) {
+    pmkvq_start_next();
+    pmkvq_wait_before();
 
-        float max = sink;
-        for (uint32_t w = 0; w < n_warps; ++w) {
-            max = fmaxf(max, s_max[threadIdx.z*n_warps + w]);
-        }
-        float sum = pmkvq_weight(sink, max);
-        for (uint32_t w = 0; w < n_warps; ++w) {
-            sum += pmkvq_weight(s_max[threadIdx.z*n_warps + w], max)*s_sum[threadIdx.z*n_warps + w];
-        }
-        const float inverse = sum == 0.0f ? 0.0f : 1.0f/sum;
-        for (uint32_t i = threadIdx.y*32 + threadIdx.x; i < MERGE_DIMS && there && d0 + i < a.head_dim_v; i += 32*n_warps) {
-            float x = 0.0f;
-            for (uint32_t w = 0; w < n_warps; ++w) {
-                x += pmkvq_weight(s_max[threadIdx.z*n_warps + w], max)*s_x[(threadIdx.z*n_warps + w)*MERGE_DIMS + i];
-            }
-            a.dst[row*a.head_dim_v + d0 + i] = x*inverse;
-        }
-        pmkvq_syncthreads();
+    if (blockIdx.x < n_merge) {
+        pmkvq_merge_rows(a, blockIdx.x);
+        return;
     }
+    const uint32_t cta  = blockIdx.x - n_merge;
+    const uint32_t side = cta < n_store ? 0 : 1;
+    pmkvq_store_row(stores, side, (cta - side*n_store)*MERGE_WARPS + threadIdx.z*blockDim.y + threadIdx.y);
 }
 
 int pmkvq_cuda_op_merge(const pmkvq_op_merge * op, void * stream) {
-    if (!op || !op->partial || !op->dst || op->n_chunk == 0 || op->head_dim_v == 0 || op->head_dim_v > 4096 || op->n_head == 0) {
+    pmkvq_merge_shape shape;
+    if (!pmkvq_merge_shape::of(op, shape)) {
         return cudaErrorInvalidValue;
     }
-    if (((uintptr_t) op->partial | (uintptr_t) op->dst | (uintptr_t) op->sinks)%4 != 0) {
+    if (shape.ctas == 0) {
+        return cudaSuccess;
+    }
+    PMKVQ_LAUNCH_EARLY(pmkvq_merge_kernel, dim3(shape.ctas), dim3(32, shape.warps, shape.in_cta), 0, (cudaStream_t) stream, *op);
+    return cudaGetLastError();
+}
+
+int pmkvq_cuda_op_merge_stores(const pmkvq_op_merge * op, const pmkvq_op_store * k, const pmkvq_op_store * v, void * stream) {
+    pmkvq_merge_shape shape;
+    pmkvq_stores stores = {};
+    if (!pmkvq_merge_shape::of(op, shape) || !stores.add(k) || !stores.add(v)) {
         return cudaErrorInvalidValue;
     }
-    uint32_t warps = 1;
-    while (warps < MERGE_WARPS && warps < op->n_chunk) {
-        warps *= 2;
-    }
-    const uint32_t in_cta = MERGE_WARPS/warps;
-    const size_t   rows   = (size_t) op->n_tokens*op->n_head;
-    const size_t   ctas   = (rows + in_cta - 1)/in_cta;
-    if (ctas > 0x7fffffff) {
+    const uint32_t n_store = (stores.rows + MERGE_WARPS - 1)/MERGE_WARPS;
+    const uint64_t ctas    = shape.ctas + 2*(uint64_t) n_store;
+    if (ctas > INT32_MAX) {
         return cudaErrorInvalidValue;
     }
     if (ctas == 0) {
         return cudaSuccess;
     }
-    PMKVQ_LAUNCH(pmkvq_merge_kernel, dim3((unsigned) ctas), dim3(32, warps, in_cta), 0, (cudaStream_t) stream, *op);
+    const dim3 block(32, shape.warps, shape.in_cta);
+    PMKVQ_LAUNCH_EARLY(pmkvq_merge_store_kernel, dim3((unsigned) ctas), block, 0, (cudaStream_t) stream, *op, stores, shape.ctas, n_store);
     return cudaGetLastError();
 }

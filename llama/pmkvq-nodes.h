@@ -8,6 +8,7 @@
 #pragma once
 
 #include "pmkvq.h"
+#include "pmkvq-chunks.h"
 
 #include "ggml.h"
 
@@ -63,14 +64,8 @@ static inline uint32_t pmkvq_n_chunk(bool gpu, int64_t n_tokens, int64_t n_kv, i
         return n_tokens > 8 ? 1 : clamp((n_kv + 1023)/1024, 1, 16);
     }
 
-    // A thread block takes a KV head and 8 of its queries, two blocks for each of about 132 multiprocessors; from 17 tokens on 256
-    // queries, one block each. Partial results take no more than those of 1,024 tokens in one part.
-    const bool    few     = n_tokens <= 16;
-    const int64_t rows    = few ? 8 : 256;
-    const int64_t n_tiles = n_head_kv*((n_tokens*(n_head/n_head_kv) + rows - 1)/rows);
-    const int64_t most    = n_tokens <= 8 ? clamp(512/n_tokens, 1, 128) : few ? 4 : clamp(1024/n_tokens, 1, 32);
-
-    return clamp((n_kv + 255)/256, 1, clamp((few ? 2 : 1)*132/n_tiles, 1, most));
+    // about 132 multiprocessors: the number of parts does not depend on which GPU there is
+    return pmkvq_n_chunk_gpu(132, n_tokens, n_kv, n_head, n_head_kv);
 }
 
 //

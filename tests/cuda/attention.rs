@@ -262,6 +262,93 @@ fn sequences() {
     });
 }
 
+/// 16 sequences that share a prefix, have blocks of their own, or nothing but their own token, and one that sees nothing at all.
+#[test]
+fn lists_of_what_sequences_see() {
+    property(seeds(2), |rng| {
+        for (ratio, shared) in [(1, 3), (4, 0), (5, 2), (12, 1)] {
+            let (n_seq, n_kv) = (16, 40 * BLOCK + rng.pick(&[0, 1, 8, 200]));
+            let n_head_kv = if ratio < 5 { 2 } else { 1 };
+            let mut c = Case::new(rng, &Form::new(64, 64, n_kv, n_seq).heads(n_head_kv, ratio).wide());
+            c.mask.fill(f16::NEG_INFINITY.to_bits());
+            for t in (0..n_seq).filter(|t| *t != 5) {
+                let own = shared + 2 * t..shared + 2 * t + if t % 4 == 2 { 0 } else { rng.below(3) };
+                // one sees much more than the others
+                let more = if t == 9 { 24..38 } else { 0..0 };
+                for block in (0..shared).chain(own).chain(more) {
+                    // a cell here and there is enough for its block to be read
+                    let every = rng.pick(&[1, 1, 63, 100]);
+                    for cell in (block * BLOCK..(block + 1) * BLOCK).skip(rng.below(20)).step_by(every) {
+                        c.set_mask(t, cell, 0.0);
+                    }
+                }
+                c.set_mask(t, n_kv - n_seq + t, 0.0);
+            }
+            c.mask_view.gap = rng.pick(&[0, 1, 8]);
+            c.check_in(&format!("ratio {ratio}, {shared} shared blocks"), &[1, 4, 11]);
+
+            let on = c.upload();
+            let partial = on.partials_by(3, on.lists(3).as_ref());
+            let unseen = |r: usize| (0..3).all(|chunk| partial[((chunk * n_seq + 5) * c.n_head + r) * 66 + 65] == 0.0);
+            assert!((0..c.n_head).all(unseen), "a sum of weights of nothing");
+        }
+    });
+}
+
+/// A warp has more rounds than a lane keeps of its list.
+#[test]
+fn long_lists() {
+    let rng = &mut Rng::new(32);
+    let mut c = Case::new(rng, &Form::new(64, 64, 17_000, 2).heads(1, 2).wide());
+    for item in (0..17_000 / 64).filter(|i| i % 7 == 3) {
+        let n_kv = c.n_kv;
+        for t in 0..2 {
+            c.mask[t * n_kv + item * 64..][..64].fill(f16::NEG_INFINITY.to_bits());
+        }
+    }
+    c.check_in("long lists", &[1, 2]);
+}
+
+/// Which items a list has, and how many chunks its tile, of masks whose rows lie anywhere.
+#[test]
+fn small_lists() {
+    let rng = &mut Rng::new(31);
+    for (n_token, ratio, n_kv, view) in [
+        (2, 4, 2048 * 2 + 64, MaskView::default()),
+        (1, 4, 2048 + 1, MaskView { offset: 3, gap: 0 }),
+        (5, 2, 4500, MaskView { offset: 8, gap: 4 }),
+        (16, 1, 33 * 64, MaskView { offset: 0, gap: 8 }),
+    ] {
+        let mut c = Case::new(rng, &Form::new(64, 64, n_kv, n_token).heads(1, ratio));
+        c.mask_view = view;
+        c.mask.fill(f16::NEG_INFINITY.to_bits());
+        for _ in 0..n_token * n_kv / 300 {
+            let (t, cell) = (rng.below(n_token), rng.below(n_kv));
+            c.set_mask(t, cell, rng.pick(&[0.0, -1.0]));
+        }
+        let words = c.upload().lists(6).expect("lists").read::<u32>();
+        let (tokens, n_items) = (8 / ratio, n_kv.div_ceil(64));
+        let n_lists = n_token.div_ceil(tokens);
+        let counts = &words[n_token * n_items.div_ceil(32)..];
+        let (starts, lists) = counts[n_lists..].split_at(n_lists + 1);
+        for (i, rows) in c.mask.chunks(tokens * n_kv).enumerate() {
+            let sees = |item: &usize| {
+                rows.chunks(n_kv).any(|row| row[item * 64..].iter().take(64).any(|m| *m != f16::NEG_INFINITY.to_bits()))
+            };
+            let want: Vec<u32> = (0..n_items).filter(sees).map(|item| item as u32).collect();
+            assert_eq!(counts[i] as usize, want.len());
+            assert_eq!(lists[i * n_items..][..want.len()], want, "list {i} of {n_token} tokens");
+        }
+        // a tile that sees more has no fewer chunks, each has one, and none has more than there is room for
+        let chunks: Vec<u32> = starts.windows(2).map(|s| s[1] - s[0]).collect();
+        assert_eq!(starts[0], 0);
+        assert!(chunks.iter().all(|n| (1..=6).contains(n)), "{chunks:?}");
+        for (i, j) in (0..n_lists).flat_map(|i| (0..n_lists).map(move |j| (i, j))) {
+            assert!(counts[i] < counts[j] || chunks[i] >= chunks[j], "{chunks:?} chunks of {:?}", &counts[..n_lists]);
+        }
+    }
+}
+
 /// Cells of the current batch anywhere, in any order, and garbage under them in the cache.
 #[test]
 fn current_cells_are_not_read_from_the_cache() {

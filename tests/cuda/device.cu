@@ -9,8 +9,15 @@
 static int run(char kind, const void * op, cudaStream_t stream) {
     switch (kind) {
         case 's': return pmkvq_cuda_op_store ((const pmkvq_op_store    *) op, stream);
+        case 'b': return pmkvq_cuda_op_stores((const pmkvq_op_store *) op, (const pmkvq_op_store *) op + 1, stream);
         case 'k': return pmkvq_cuda_op_shrink((const pmkvq_cuda_shrink *) op, stream);
-        case 'a': return pmkvq_cuda_op_attn  ((const pmkvq_op_attn     *) op, stream);
+        case 'a': return pmkvq_cuda_op_attn  ((const pmkvq_op_attn     *) op, nullptr, stream);
+        case 'i': return pmkvq_cuda_op_seen  (&((const pmkvq_dev_listed *) op)->op, ((const pmkvq_dev_listed *) op)->seen, stream);
+        case 'w': return pmkvq_cuda_op_attn  (&((const pmkvq_dev_listed *) op)->op, ((const pmkvq_dev_listed *) op)->seen, stream);
+        case 'e': {
+            const pmkvq_dev_end & end = *(const pmkvq_dev_end *) op;
+            return pmkvq_cuda_op_merge_stores(&end.merge, &end.stores[0], &end.stores[1], stream);
+        }
         case 'm': return pmkvq_cuda_op_merge ((const pmkvq_op_merge    *) op, stream);
         case 'l': return pmkvq_cuda_op_load  ((const pmkvq_op_load     *) op, stream);
         default:  return cudaErrorInvalidValue;
@@ -25,7 +32,7 @@ static cudaStream_t get_stream() {
 
 int pmkvq_dev_open(char * name, size_t n, uint32_t * n_sm) {
     snprintf(name, n, "shim");
-    *n_sm = 8;
+    *n_sm = pmkvq_multiprocessors();
     return 0;
 }
 
@@ -220,7 +227,11 @@ int pmkvq_dev_time_copy(void * dst, const void * src, size_t bytes, uint32_t n_r
 #endif // PMKVQ_SHIM
 
 int pmkvq_dev_store (const pmkvq_op_store    * op) { return run('s', op, get_stream()); }
+int pmkvq_dev_stores(const pmkvq_op_store    * op) { return run('b', op, get_stream()); }
 int pmkvq_dev_shrink(const pmkvq_cuda_shrink * op) { return run('k', op, get_stream()); }
 int pmkvq_dev_attn  (const pmkvq_op_attn     * op) { return run('a', op, get_stream()); }
+int pmkvq_dev_seen  (const pmkvq_dev_listed  * op) { return run('i', op, get_stream()); }
+int pmkvq_dev_attn_seen(const pmkvq_dev_listed * op) { return run('w', op, get_stream()); }
 int pmkvq_dev_merge (const pmkvq_op_merge    * op) { return run('m', op, get_stream()); }
 int pmkvq_dev_load  (const pmkvq_op_load     * op) { return run('l', op, get_stream()); }
+int pmkvq_dev_finish(const pmkvq_dev_end     * op) { return run('e', op, get_stream()); }

@@ -29,6 +29,20 @@ pub struct Shrink {
     pub done: *mut u32,
 }
 
+/// `pmkvq_dev_listed`
+#[repr(C)]
+pub struct Listed {
+    pub op: OpAttn,
+    pub seen: *mut u8,
+}
+
+/// `pmkvq_dev_end`
+#[repr(C)]
+pub struct End {
+    pub merge: OpMerge,
+    pub stores: [OpStore; 2],
+}
+
 /// `cudaErrorInvalidValue`
 pub const INVALID_VALUE: i32 = 1;
 
@@ -45,10 +59,16 @@ struct Library {
     fill: unsafe extern "C" fn(Ptr, c_int, usize) -> c_int,
     sync: unsafe extern "C" fn() -> c_int,
     store: unsafe extern "C" fn(*const OpStore) -> c_int,
+    stores: unsafe extern "C" fn(*const OpStore) -> c_int,
     shrink: unsafe extern "C" fn(*const Shrink) -> c_int,
     attn: unsafe extern "C" fn(*const OpAttn) -> c_int,
+    seen: unsafe extern "C" fn(*const Listed) -> c_int,
+    attn_seen: unsafe extern "C" fn(*const Listed) -> c_int,
     merge: unsafe extern "C" fn(*const OpMerge) -> c_int,
     load: unsafe extern "C" fn(*const OpLoad) -> c_int,
+    finish: unsafe extern "C" fn(*const End) -> c_int,
+    seen_bytes: unsafe extern "C" fn(*const OpAttn) -> usize,
+    seen_pays: unsafe extern "C" fn(*const OpAttn) -> c_int,
     n_chunk: unsafe extern "C" fn(u32, u32, u32, u32, u32) -> u32,
     supports: unsafe extern "C" fn(u32, u32, u32, u32, u32, u32) -> c_int,
     time: unsafe extern "C" fn(*const c_char, *const *const c_void, u32, u32, *mut f32) -> c_int,
@@ -81,10 +101,16 @@ impl Library {
                 fill: get!("pmkvq_dev_fill"),
                 sync: get!("pmkvq_dev_sync"),
                 store: get!("pmkvq_dev_store"),
+                stores: get!("pmkvq_dev_stores"),
                 shrink: get!("pmkvq_dev_shrink"),
                 attn: get!("pmkvq_dev_attn"),
+                seen: get!("pmkvq_dev_seen"),
+                attn_seen: get!("pmkvq_dev_attn_seen"),
                 merge: get!("pmkvq_dev_merge"),
                 load: get!("pmkvq_dev_load"),
+                finish: get!("pmkvq_dev_finish"),
+                seen_bytes: get!("pmkvq_cuda_seen_bytes"),
+                seen_pays: get!("pmkvq_cuda_seen_pays"),
                 n_chunk: get!("pmkvq_cuda_n_chunk"),
                 supports: get!("pmkvq_cuda_supports_attn"),
                 time: get!("pmkvq_dev_time"),
@@ -189,6 +215,12 @@ pub fn store(op: &OpStore) -> i32 {
     Device::get().run("store", |l| unsafe { (l.store)(op) })
 }
 
+/// K and V in one launch.
+pub fn stores(ops: &[OpStore; 2]) -> i32 {
+    // SAFETY: as above
+    Device::get().run("stores", |l| unsafe { (l.stores)(ops.as_ptr()) })
+}
+
 pub fn shrink(op: &Shrink) -> i32 {
     // SAFETY: as above
     Device::get().run("shrink", |l| unsafe { (l.shrink)(op) })
@@ -199,6 +231,29 @@ pub fn attn(op: &OpAttn) -> i32 {
     Device::get().run("attention", |l| unsafe { (l.attn)(op) })
 }
 
+/// Bytes of the lists of what is seen; 0: there are none for such an attention.
+pub fn seen_bytes(op: &OpAttn) -> usize {
+    // SAFETY: reads numbers
+    unsafe { (Device::get().lib.seen_bytes)(op) }
+}
+
+/// Whether llama.cpp would have lists for such an attention.
+pub fn seen_pays(op: &OpAttn) -> bool {
+    // SAFETY: reads numbers
+    unsafe { (Device::get().lib.seen_pays)(op) != 0 }
+}
+
+/// Makes the lists.
+pub fn seen(op: &Listed) -> i32 {
+    // SAFETY: as above
+    Device::get().run("lists", |l| unsafe { (l.seen)(op) })
+}
+
+pub fn attn_seen(op: &Listed) -> i32 {
+    // SAFETY: as above
+    Device::get().run("attention with lists", |l| unsafe { (l.attn_seen)(op) })
+}
+
 pub fn merge(op: &OpMerge) -> i32 {
     // SAFETY: as above
     Device::get().run("merge", |l| unsafe { (l.merge)(op) })
@@ -207,6 +262,12 @@ pub fn merge(op: &OpMerge) -> i32 {
 pub fn load(op: &OpLoad) -> i32 {
     // SAFETY: as above
     Device::get().run("load", |l| unsafe { (l.load)(op) })
+}
+
+/// A merge and both stores in one launch.
+pub fn finish(op: &End) -> i32 {
+    // SAFETY: as above
+    Device::get().run("merge and stores", |l| unsafe { (l.finish)(op) })
 }
 
 /// How often to try something: on a GPU it costs nothing.
@@ -246,9 +307,13 @@ pub const SHAPES: [(usize, usize); 20] = [
 #[derive(Clone, Copy)]
 pub enum Op<'a> {
     Store(&'a OpStore),
+    Stores(&'a [OpStore; 2]),
     Shrink(&'a Shrink),
     Attn(&'a OpAttn),
+    Seen(&'a Listed),
+    AttnSeen(&'a Listed),
     Merge(&'a OpMerge),
+    End(&'a End),
 }
 
 /// Seconds for each of `n_runs` runs of the operations in turn; `None` where there is no clock.
@@ -260,9 +325,13 @@ pub fn time(ops: &[Op], n_runs: usize) -> Option<Vec<f32>> {
         .iter()
         .map(|op| match *op {
             Op::Store(o) => (b's', raw(o)),
+            Op::Stores(o) => (b'b', raw(o)),
             Op::Shrink(o) => (b'k', raw(o)),
             Op::Attn(o) => (b'a', raw(o)),
+            Op::Seen(o) => (b'i', raw(o)),
+            Op::AttnSeen(o) => (b'w', raw(o)),
             Op::Merge(o) => (b'm', raw(o)),
+            Op::End(o) => (b'e', raw(o)),
         })
         .unzip();
     let kinds = CString::new(kinds).expect("letters");

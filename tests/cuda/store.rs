@@ -1,8 +1,8 @@
 //! Store on the device: the bytes of the reference.
 
 use super::common::*;
-use super::device::{self, times, Buffer, Device, DeviceCache, INVALID_VALUE};
-use pmkvq::capi::types::OpStore;
+use super::device::{self, times, Buffer, Device, DeviceCache, End, INVALID_VALUE};
+use pmkvq::capi::types::{OpMerge, OpStore};
 use pmkvq::geometry::{BlockEntry, Side, Width};
 use pmkvq::kernels::{store_at, Isa, RangeRule, RowsF32};
 
@@ -203,6 +203,52 @@ fn hostile_tables_and_cells() {
     });
 }
 
+/// K and V in one launch are the bytes of two launches, whatever their shapes and widths; a merge beside them is what it is alone.
+#[test]
+fn both_sides_at_once() {
+    property(times(12), |rng| {
+        let cells = cells(rng, 3);
+        let mut both = SIDES.map(|side| {
+            let (d, group) = rng.pick(&device::SHAPES);
+            let n_head = rng.pick(&[1, 2, 3]);
+            let mut start = Cache::new(rng, side, d, group, n_head, 3);
+            any_rule_and_garbage(rng, &mut start);
+            (0..3).for_each(|b| start.open(b, rng.pick(&Width::ALL)));
+            let values = rows(rng, cells.len(), n_head, d);
+            (start, values)
+        });
+        let cases = [0, 1].map(|i| Case::new(&both[i].0, &both[i].1, &cells));
+        // SAFETY: plain data
+        let stores = [0, 1].map(|i: usize| unsafe { std::ptr::read(&cases[i].op) });
+
+        let (n_rows, d, n_chunk) = (rng.range(1, 40), rng.pick(&[24, 64, 128, 200]), rng.pick(&[1, 2, 5, 33]));
+        let partial: Vec<f32> = (0..n_chunk * n_rows * (d + 2)).map(|_| rng.unit()).collect();
+        let (partial, out, alone) = (Buffer::of(&partial), Buffer::new(4 * n_rows * d), Buffer::new(4 * n_rows * d));
+        let merge = |out: &Buffer| OpMerge {
+            partial: partial.ptr().cast(),
+            sinks: std::ptr::null(),
+            n_tokens: 1,
+            n_head: n_rows as u32,
+            head_dim_v: d as u32,
+            n_chunk: n_chunk as u32,
+            dst: out.ptr().cast(),
+        };
+        if rng.chance(70) {
+            assert_eq!(device::finish(&End { merge: merge(&out), stores }), 0);
+            assert_eq!(device::merge(&merge(&alone)), 0);
+            assert_eq!(out.read::<u32>(), alone.read::<u32>());
+        } else {
+            assert_eq!(device::stores(&stores), 0);
+        }
+        for ((start, values), case) in both.iter_mut().zip(&cases) {
+            let mut want = start.clone();
+            Case::new(start, values, &cells).run(&mut want);
+            case.on.read_into(start);
+            start.same_bytes(&want, "both sides at once");
+        }
+    });
+}
+
 /// Whatever order rows are stored in: tokens that share bytes are stored side by side.
 #[test]
 fn any_schedule() {
@@ -258,6 +304,7 @@ fn shapes_that_make_no_sense_are_refused() {
     for change in bad {
         assert_eq!(run(change), INVALID_VALUE);
     }
+    assert_eq!(run(|o| (o.n_tokens, o.n_head_kv) = (1 << 16, 1 << 16)), INVALID_VALUE);
     assert_eq!(run(|o| o.n_tokens = 0), 0);
     assert_eq!(run(|o| o.n_blocks = 0), INVALID_VALUE);
 }

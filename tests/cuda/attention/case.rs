@@ -5,7 +5,7 @@
 
 use super::rounding;
 use crate::common::*;
-use crate::device::{self, Buffer, DeviceCache};
+use crate::device::{self, Buffer, DeviceCache, Listed};
 use half::f16;
 use pmkvq::capi::types::{OpAttn, OpMerge};
 use pmkvq::geometry::{Side, Width, BLOCK};
@@ -224,22 +224,27 @@ impl Case {
         Bound { want, plain, own, halves, bound }
     }
 
-    /// Within the bound in every number of chunks, and the same bits each time.
+    /// Within the bound in every number of chunks, without lists of what is seen and with them, and the same bits each time.
     pub fn check_in(&mut self, what: &str, chunks: &[usize]) {
         let b = self.bound(what);
         let on = self.upload();
         for (i, &n_chunk) in chunks.iter().enumerate() {
-            let partial = on.partials(n_chunk);
-            let out = on.merged(&partial, n_chunk);
-            let (e, by_host) = (error(&out, &b.want), error(&self.merged_on_host(&partial, n_chunk), &b.want));
-            let Bound { plain, own, halves, bound, .. } = b;
-            assert!(
-                e <= bound,
-                "{what}, {n_chunk} chunks: error {e:.3e} is above {bound:.3e} (scalar f32's {plain:.3e}, the cache's \
-                 {own:.3e}, f16's {halves:.3e}); merged by the host {by_host:.3e}"
-            );
-            if i == 0 {
-                assert!(same_bits(&partial, &on.partials(n_chunk)), "{what}: other bits the second time");
+            let lists = on.lists(n_chunk);
+            for seen in std::iter::once(None).chain(lists.as_ref().map(Some)) {
+                let by = if seen.is_some() { "by lists, " } else { "" };
+                let partial = on.partials_by(n_chunk, seen);
+                let out = on.merged(&partial, n_chunk);
+                let (e, by_host) = (error(&out, &b.want), error(&self.merged_on_host(&partial, n_chunk), &b.want));
+                let Bound { plain, own, halves, bound, .. } = b;
+                assert!(
+                    e <= bound,
+                    "{what}, {by}{n_chunk} chunks: error {e:.3e} is above {bound:.3e} (scalar f32's {plain:.3e}, the \
+                     cache's {own:.3e}, f16's {halves:.3e}); merged by the host {by_host:.3e}"
+                );
+                if i == 0 {
+                    let again = on.partials_by(n_chunk, seen);
+                    assert!(same_bits(&partial, &again), "{what}: {by}other bits the second time");
+                }
             }
         }
     }
@@ -375,10 +380,37 @@ impl Uploaded {
         op
     }
 
-    /// The partial results: all written, nothing beyond them, and no value where nothing was seen.
+    /// Lists of what is seen; a prefill has none.
+    pub fn lists(&self, n_chunk: usize) -> Option<Buffer> {
+        let op = self.op(n_chunk, std::ptr::null_mut());
+        let bytes = device::seen_bytes(&op);
+        (bytes > 0).then(|| {
+            let lists = Buffer::new(bytes);
+            assert_eq!(device::seen(&Listed { op, seen: lists.ptr() }), 0, "lists were refused");
+            lists
+        })
+    }
+
+    /// The partial results: all written but for what a record of nothing holds, and nothing beyond them.
     pub fn partials(&self, n_chunk: usize) -> Vec<f32> {
+        self.partials_by(n_chunk, None)
+    }
+
+    pub fn partials_by(&self, n_chunk: usize, lists: Option<&Buffer>) -> Vec<f32> {
         let n = self.dv + 2;
-        let partial = written(n_chunk * self.n_record * n, |dst| device::attn(&self.op(n_chunk, dst)));
+        let out = Buffer::new(4 * n_chunk * self.n_record * n);
+        let op = self.op(n_chunk, out.ptr().cast());
+        let code = match lists {
+            Some(seen) => device::attn_seen(&Listed { op, seen: seen.ptr() }),
+            None => device::attn(&op),
+        };
+        assert_eq!(code, 0, "the operation was refused");
+        let partial: Vec<f32> = out.read();
+        for (i, record) in partial.chunks(n).enumerate() {
+            let unwritten = |x: &f32| x.to_bits() == u32::MAX;
+            let nothing = record[n - 1] == 0.0;
+            assert!(nothing || !record.iter().any(unwritten), "values of record {i} were not written");
+        }
         for (i, record) in partial.chunks(n).enumerate() {
             let sum = record[n - 1];
             assert!(sum.is_nan() || sum >= 0.0, "record {i} has a sum of weights of {sum}");

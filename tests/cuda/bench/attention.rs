@@ -6,7 +6,7 @@
 
 use super::memory::{block_bytes, Memory, Pages, D, GROUP};
 use super::{seconds, Copies, Size};
-use crate::device::{Buffer, Device, Op};
+use crate::device::{self, Buffer, Device, Listed, Op};
 use crate::rng::Rng;
 use pmkvq::capi::types::{OpAttn, OpMerge};
 use pmkvq::geometry::{params_bytes, BlockEntry, Width, BLOCK};
@@ -72,7 +72,7 @@ fn shapes(size: Size) -> Vec<Shape> {
     };
     let depths: &[(usize, usize)] = match size {
         Size::Tiny => &[(512, 1), (512, 2)],
-        Size::Quick => &[(8192, 1), (32768, 1), (131072, 1), (8192, 4)],
+        Size::Quick => &[(8192, 1), (32768, 1), (131072, 1), (8192, 4), (8192, 16)],
         Size::Prefill => &[(8192, 1), (32768, 1), (131072, 1)],
         Size::Full => &[
             (8192, 1),
@@ -116,9 +116,9 @@ pub fn table(size: Size, copies: &Copies) {
         "\nattention and merge of a layer; target: 8 us + bytes / (0.85 of the copies' bandwidth; 0.65 at 2 bits)\n"
     );
     println!(
-        "| heads | depth | sequences | tokens | bits | chunks | layers | MiB | us | GB/s | target | time/target |"
+        "| heads | depth | sequences | tokens | bits | chunks | layers | MiB | us | GB/s | target | time/target | lists us |"
     );
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for s in &shapes {
         measure(s, &memory, copies, if size == Size::Tiny { 1 } else { 20 });
     }
@@ -210,8 +210,15 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
             n_chunk: n_chunk as u32,
             dst: out.ptr().cast(),
         };
-        let attns: Vec<OpAttn> = layers.iter().map(attn).collect();
-        let ops: Vec<Op> = attns.iter().flat_map(|a| [Op::Attn(a), Op::Merge(&merge)]).collect();
+        // lists of what is seen are made once for all layers, where the backend would make any
+        let lists = Buffer::new(device::seen_bytes(&attn(&layers[0])).max(4));
+        let attns: Vec<Listed> = layers.iter().map(|l| Listed { op: attn(l), seen: lists.ptr() }).collect();
+        let pays = device::seen_pays(&attns[0].op);
+        let t_lists = pays.then(|| seconds(&[Op::Seen(&attns[0])], n_runs));
+        let mut ops = Vec::new();
+        for a in &attns {
+            ops.extend([if pays { Op::AttnSeen(a) } else { Op::Attn(&a.op) }, Op::Merge(&merge)]);
+        }
         let t = seconds(&ops, n_runs) / layers.len() as f64;
         check(&out.read());
 
@@ -219,7 +226,7 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
         let share = if s.width == Width::B2 { 0.65 } else { 0.85 };
         let target = 8e-6 + bytes / (share * copies.bandwidth);
         println!(
-            "| {}/{} | {} | {} | {} | {} | {n_chunk} | {} | {:.1} | {:.1} | {:.0} | {:.1} | {:.2} |",
+            "| {}/{} | {} | {} | {} | {} | {n_chunk} | {} | {:.1} | {:.1} | {:.0} | {:.1} | {:.2} | {} |",
             s.n_head,
             s.n_head_kv,
             s.depth,
@@ -231,7 +238,8 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
             t * 1e6,
             bytes / t / 1e9,
             target * 1e6,
-            t / target
+            t / target,
+            t_lists.map_or("-".into(), |t| format!("{:.1}", t * 1e6))
         );
     }
 }

@@ -130,5 +130,5 @@ fn store(n_token: usize, width: Width, range: u32, n_runs: usize) -> f64 {
         table: tables[side].ptr().cast(),
         params: memory.params.ptr().wrapping_add(side * params_bytes(n_blocks, N_HEAD_KV, D / GROUP)).cast(),
     });
-    seconds(&[Op::Store(&ops[0]), Op::Store(&ops[1])], n_runs)
+    seconds(&[Op::Stores(&ops)], n_runs)
 }

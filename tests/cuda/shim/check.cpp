@@ -198,6 +198,9 @@ static void access(const void * p, size_t n, bool write, uint32_t u, uintptr_t p
         }
         char text[512];
         fail(ILLEGAL_ADDRESS, "a %s of %zu bytes at %p, which is no device memory, at %s", write ? "write" : "read", n, p, place(where, text));
+    } else if (current->waits) {
+        char text[512];
+        fail(LAUNCH_FAILURE, "a %s of device memory before pmkvq_wait_before(), at %s", write ? "write" : "read", place(where, text));
     }
     for (size_t i = 0; i < n; ++i) {
         look(bytes[i], (const uint8_t *) p + i, since, write, u, where);

@@ -39,6 +39,7 @@ static struct Engine {
     std::map<const void *, size_t> allowed; // dynamic shared memory
 
     // the kernel
+    bool         early;
     const char * name;
     void      (* call)(void *);
     void       * arg;
@@ -378,6 +379,7 @@ static void run_block() {
         f.index.y = i / blockDim.x % blockDim.y;
         f.index.z = i / blockDim.x / blockDim.y;
         f.group   = 0;
+        f.waits   = engine.early;
         f.copies.clear();
         // the tops differ in their low bits: otherwise all stacks would compete for the same cache lines
         f.sp = pmkvq_shim_stack(engine.stacks + (i + 1)*STACK - i*320 % 32768, fiber_main);
@@ -426,7 +428,7 @@ static int check_launch(const void * kernel, uint3 g, uint3 b, size_t shared) {
     return shared > 48*1024 && (allowed == engine.allowed.end() || shared > allowed->second) ? INVALID_VALUE : OK;
 }
 
-void run(const char * name, const void * kernel, uint3 grid, uint3 block, size_t shared, void (*call)(void *), void * arg, size_t n_arg) {
+void run(bool early, const char * name, const void * kernel, uint3 grid, uint3 block, size_t shared, void (*call)(void *), void * arg, size_t n_arg) {
     std::lock_guard<std::recursive_mutex> guard(engine.lock);
     if (engine.error != OK) {
         engine.last_error = engine.error; // as on a GPU: nothing works until the error was seen
@@ -439,6 +441,7 @@ void run(const char * name, const void * kernel, uint3 grid, uint3 block, size_t
         engine.last_error = code;
         return;
     }
+    engine.early = early;
     engine.name = name;
     engine.call = call;
     engine.arg  = arg;

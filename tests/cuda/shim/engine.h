@@ -48,6 +48,7 @@ struct Fiber {
     uint32_t lane;
     uint32_t thread; // in the block
     uint3    index;
+    bool     waits;  // has not waited for the kernels before: device memory is not its own yet
     uint32_t group;  // of copies that are being issued
     const char * file; // where it waits
     int          line;
@@ -82,6 +83,7 @@ void copy_wait(uint32_t n);
 bool is_shared(const void * p, size_t n);
 bool is_global(const void * p, size_t n);
 void check_align (const void * p, size_t align, const char * what);
+void check_waited(const char * what);
 void check_global(const void * p, size_t n, size_t align, const char * what);
 void check_any   (const void * p, size_t n, size_t align, const char * what);
 
@@ -93,8 +95,8 @@ bool is_argument(const void * p, size_t n);                       // of the kern
 bool shared_offset(const void * p, size_t n, size_t * offset);    // a place for what is known about shared memory, below 1 MiB
 void * shadow(const void * p, size_t n, size_t size);             // size bytes about each byte of device memory, zeros at first
 
-// runs a kernel: call(arg) for every thread
-void run(const char * name, const void * kernel, uint3 grid, uint3 block, size_t shared, void (*call)(void *), void * arg, size_t n_arg);
+// runs a kernel: call(arg) for every thread. early: threads must wait for the kernels before
+void run(bool early, const char * name, const void * kernel, uint3 grid, uint3 block, size_t shared, void (*call)(void *), void * arg, size_t n_arg);
 int  allow_shared(const void * kernel, size_t bytes);
 int  last_error(bool clear);
 

@@ -139,8 +139,15 @@ void check_align(const void * p, size_t align, const char * what) {
     }
 }
 
+void check_waited(const char * what) {
+    if (current && current->waits) {
+        fail(LAUNCH_FAILURE, "%s of device memory before pmkvq_wait_before()", what);
+    }
+}
+
 void check_global(const void * p, size_t n, size_t align, const char * what) {
     check_align(p, align, what);
+    check_waited(what);
     if (!is_global(p, n)) {
         char text[128];
         fail(ILLEGAL_ADDRESS, "%s of %zu bytes at %p is not within an allocation%s", what, n, p, describe(p, text));

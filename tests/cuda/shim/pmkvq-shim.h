@@ -19,17 +19,23 @@
 // the place of a call, for messages and to tell operations apart
 #define PMKVQ_SHIM_HERE const char * file = __builtin_FILE(), int line = __builtin_LINE()
 
-#define PMKVQ_LAUNCH(kernel, grid, block, smem, stream, ...) pmkvq_shim_launch(#kernel, kernel, grid, block, smem, stream, ##__VA_ARGS__)
+#define PMKVQ_LAUNCH(kernel, grid, block, smem, stream, ...) pmkvq_shim_launch(false, #kernel, kernel, grid, block, smem, stream, ##__VA_ARGS__)
+
+// the kernel before has ended all the same; threads that touch device memory and have not waited are found out
+#define PMKVQ_LAUNCH_EARLY(kernel, grid, block, smem, stream, ...) pmkvq_shim_launch(true, #kernel, kernel, grid, block, smem, stream, ##__VA_ARGS__)
+
+static inline void pmkvq_wait_before() { pmkvq_shim::current->waits = false; }
+static inline void pmkvq_start_next() {}
 
 #define PMKVQ_DYNAMIC_SHARED(name) uint8_t * const name = pmkvq_shim::dynamic_shared
 
 template <typename... P, typename... A>
-static inline void pmkvq_shim_launch(const char * name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t, A... args) {
+static inline void pmkvq_shim_launch(bool early, const char * name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t, A... args) {
     struct Call {
         void (*kernel)(P...);
         std::tuple<std::decay_t<P>...> args;
     } call = { kernel, std::tuple<std::decay_t<P>...>((std::decay_t<P>) args...) };
-    pmkvq_shim::run(name, (const void *) kernel, { grid.x, grid.y, grid.z }, { block.x, block.y, block.z }, shared, [](void * p) {
+    pmkvq_shim::run(early, name, (const void *) kernel, { grid.x, grid.y, grid.z }, { block.x, block.y, block.z }, shared, [](void * p) {
         const Call & c = *(const Call *) p;
         std::apply(c.kernel, c.args);
     }, &call, sizeof(call));
@@ -44,6 +50,10 @@ static inline cudaError_t pmkvq_allow_shared(K * kernel, size_t bytes) {
 static inline size_t pmkvq_shared_limit() {
     const char * bytes = getenv("PMKVQ_SHIM_SHARED");
     return bytes ? (size_t) atol(bytes) : 227*1024;
+}
+
+static inline int pmkvq_multiprocessors() {
+    return 64;
 }
 
 //

@@ -129,6 +129,32 @@ static void test_barriers() {
 }
 
 //
+// early launches
+//
+
+template <bool with_wait>
+static __global__ void early_kernel(const uint32_t * x, int * y) {
+    pmkvq_start_next();
+    if (with_wait || threadIdx.x != 17) {
+        pmkvq_wait_before();
+    }
+    y[threadIdx.x] = (int) pmkvq_ldg4(x + threadIdx.x);
+}
+
+static void test_early() {
+    Array<uint32_t> x(32);
+    Array<int>      y(32);
+    x[17] = 3;
+    PMKVQ_LAUNCH_EARLY(early_kernel<true>, 1, 32, 0, nullptr, x.p, y.p);
+    expect(pmkvq_shim::sync() == 0 && y[17] == 3, "an early kernel that waits for the one before");
+    PMKVQ_LAUNCH(early_kernel<false>, 1, 32, 0, nullptr, x.p, y.p);
+    expect(pmkvq_shim::sync() == 0, "nobody has to wait after a plain launch");
+    expect_error(cudaErrorLaunchFailure, "before pmkvq_wait_before", "a thread that reads before it has waited", [&] {
+        PMKVQ_LAUNCH_EARLY(early_kernel<false>, 1, 32, 0, nullptr, x.p, y.p);
+    });
+}
+
+//
 // collective operations
 //
 
@@ -458,6 +484,7 @@ static void test_speed() {
 
 int main() {
     test_barriers();
+    test_early();
     test_collectives();
     test_copies();
     test_addresses();

@@ -1,0 +1,30 @@
+// pmkvq-chunks.h - the parts that a GPU splits the cells into
+
+#pragma once
+
+#include <cstdint>
+
+#define PMKVQ_FEW 16 // the most query tokens of a decode
+
+// n_sm: multiprocessors. The parts are the chunks of pmkvq_op_attn
+static inline uint32_t pmkvq_n_chunk_gpu(int64_t n_sm, int64_t n_tokens, int64_t n_kv, int64_t n_head, int64_t n_head_kv) {
+    auto clamp = [](int64_t x, int64_t lo, int64_t hi) { return x < lo ? lo : x > hi ? hi : x; };
+
+    const int64_t kv = clamp(n_head_kv, 1, INT32_MAX);
+
+    // a thread block takes a KV head and 8 of its queries, two blocks on each multiprocessor; of many, 256 queries, and one block
+    const bool    few     = n_tokens <= PMKVQ_FEW;
+    const int64_t rows    = few ? 8 : 256;
+    const int64_t n_tiles = clamp((n_tokens*(n_head/kv) + rows - 1)/rows, 1, INT32_MAX);
+
+    // where queries of different sequences see more or less, room for up to four times the blocks that each would have
+    const int64_t room = few && n_tokens > 1 ? clamp(n_tiles, 1, 4) : 1;
+
+    // partial results take no more than those of 512 tokens in one part, or 1,024 where there are many
+    const int64_t most = few ? clamp(512/clamp(n_tokens, 1, INT32_MAX), 1, 128) : clamp(1024/n_tokens, 1, 32);
+
+    // a part has at least 256 cells
+    const int64_t fill = room*(few ? 2 : 1)*n_sm/(kv*n_tiles);
+
+    return clamp((n_kv + 255)/256, 1, clamp(fill, 1, most));
+}
