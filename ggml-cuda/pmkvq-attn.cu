@@ -17,7 +17,7 @@ int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_
 }
 
 uint32_t pmkvq_cuda_n_chunk(uint32_t n_sm, uint32_t n_tokens, uint32_t n_kv, uint32_t n_head, uint32_t n_head_kv) {
-    return pmkvq_n_chunk_gpu(n_sm, n_tokens, n_kv, n_head, n_head_kv);
+    return pmkvq_n_chunk_gpu(n_sm, PMKVQ_ROWS, n_tokens, n_kv, n_head, n_head_kv);
 }
 
 int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, const void * seen, void * stream) {

@@ -6,8 +6,14 @@
 
 #define PMKVQ_FEW 16 // the most query tokens of a decode
 
-// n_sm: multiprocessors. The parts are the chunks of pmkvq_op_attn
-static inline uint32_t pmkvq_n_chunk_gpu(int64_t n_sm, int64_t n_tokens, int64_t n_kv, int64_t n_head, int64_t n_head_kv) {
+// partial results of many tokens take no more than those of as many tokens in one part: a batch of 512 in two parts fills a GPU
+#define PMKVQ_ROWS 1024
+
+// or, where the budget does not have these, than plans count with
+#define PMKVQ_ROWS_LEAST 512
+
+// n_sm: multiprocessors, rows_most: one of the above. The parts are the chunks of pmkvq_op_attn
+static inline uint32_t pmkvq_n_chunk_gpu(int64_t n_sm, int64_t rows_most, int64_t n_tokens, int64_t n_kv, int64_t n_head, int64_t n_head_kv) {
     auto clamp = [](int64_t x, int64_t lo, int64_t hi) { return x < lo ? lo : x > hi ? hi : x; };
 
     const int64_t kv = clamp(n_head_kv, 1, INT32_MAX);
@@ -20,8 +26,7 @@ static inline uint32_t pmkvq_n_chunk_gpu(int64_t n_sm, int64_t n_tokens, int64_t
     // where queries of different sequences see more or less, room for up to four times the blocks that each would have
     const int64_t room = few && n_tokens > 1 ? clamp(n_tiles, 1, 4) : 1;
 
-    // partial results take no more than those of 512 tokens in one part, or 1,024 where there are many
-    const int64_t most = few ? clamp(512/clamp(n_tokens, 1, INT32_MAX), 1, 128) : clamp(1024/n_tokens, 1, 32);
+    const int64_t most = few ? clamp(PMKVQ_ROWS_LEAST/clamp(n_tokens, 1, INT32_MAX), 1, 128) : clamp(rows_most/n_tokens, 1, 32);
 
     // a part has at least 256 cells
     const int64_t fill = room*(few ? 2 : 1)*n_sm/(kv*n_tiles);

@@ -104,7 +104,7 @@ bool pmkvq_device_runs(
     ggml_tensor * v      = rows(layer.head_dim_v, layer.n_head_kv);
     ggml_tensor * q      = rows(layer.head_dim_k, layer.n_head);
 
-    ggml_tensor * attn = pmkvq_build_attn(ctx.get(), nullptr, q, k, v, mask, idxs, pool_k, pool_v, meta, { side_k, cache }, { side_v, cache }, true,
+    ggml_tensor * attn = pmkvq_build_attn(ctx.get(), nullptr, q, k, v, mask, idxs, pool_k, pool_v, meta, { side_k, cache }, { side_v, cache }, PMKVQ_ROWS,
             layer.head_dim_v, 1.0f, 0.0f, 0.0f);
 
     ggml_tensor * nodes[] = {

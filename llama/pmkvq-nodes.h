@@ -55,17 +55,17 @@ static inline bool pmkvq_get_params(const ggml_tensor * node, pmkvq_op_params & 
     return params.magic == PMKVQ_MAGIC;
 }
 
-// the parts that the visible cells are split into for n_tokens queries
-static inline uint32_t pmkvq_n_chunk(bool gpu, int64_t n_tokens, int64_t n_kv, int64_t n_head, int64_t n_head_kv) {
+// the parts that the visible cells are split into for n_tokens queries. rows_most: see pmkvq-chunks.h, 0 on the CPU
+static inline uint32_t pmkvq_n_chunk(uint32_t rows_most, int64_t n_tokens, int64_t n_kv, int64_t n_head, int64_t n_head_kv) {
     auto clamp = [](int64_t x, int64_t lo, int64_t hi) { return x < lo ? lo : x > hi ? hi : x; };
 
-    if (!gpu) {
+    if (rows_most == 0) {
         // a few queries: enough parts for all threads. Many queries: they are work enough
         return n_tokens > 8 ? 1 : clamp((n_kv + 1023)/1024, 1, 16);
     }
 
     // about 132 multiprocessors: the number of parts does not depend on which GPU there is
-    return pmkvq_n_chunk_gpu(132, n_tokens, n_kv, n_head, n_head_kv);
+    return pmkvq_n_chunk_gpu(132, rows_most, n_tokens, n_kv, n_head, n_head_kv);
 }
 
 //

@@ -89,7 +89,7 @@ ggml_tensor * pmkvq_build_attn(
          ggml_tensor * meta,
       pmkvq_side_ref   ref_k,
       pmkvq_side_ref   ref_v,
-                bool   gpu,
+            uint32_t   rows_most,
              int64_t   head_dim_v,
                float   kq_scale,
                float   softcap,
@@ -101,7 +101,7 @@ ggml_tensor * pmkvq_build_attn(
     pmkvq_op_params params = {};
     params.magic    = PMKVQ_MAGIC;
     params.kind     = PMKVQ_OP_ATTN;
-    params.n_chunk  = pmkvq_n_chunk(gpu, q->ne[2], kq_mask->ne[0], q->ne[1], pool_k->ne[2]);
+    params.n_chunk  = pmkvq_n_chunk(rows_most, q->ne[2], kq_mask->ne[0], q->ne[1], pool_k->ne[2]);
     params.offset_k = ref_k.side.offset/64;
     params.offset_v = ref_v.side.offset/64;
     params.table    = ref_k.cache.table_bytes/64;

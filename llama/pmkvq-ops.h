@@ -50,7 +50,7 @@ ggml_tensor * pmkvq_build_load(
 
 // q: [head_dim_k, n_head, n_tokens] f32, k_cur and v_cur: [head_dim, n_head_kv, n_tokens] f32 or NULL
 // kq_mask: [n_kv, n_tokens] f16
-// gpu: split the cells as it suits one
+// rows_most: of partial results on a device, see pmkvq-chunks.h; 0: on the CPU
 // returns partial results, [head_dim_v + 2, n_head, n_tokens, n_chunk] f32
 ggml_tensor * pmkvq_build_attn(
         ggml_context * ctx,
@@ -65,7 +65,7 @@ ggml_tensor * pmkvq_build_attn(
          ggml_tensor * meta,
       pmkvq_side_ref   ref_k,
       pmkvq_side_ref   ref_v,
-                bool   gpu,
+            uint32_t   rows_most,
              int64_t   head_dim_v,
                float   kq_scale,
                float   softcap,

@@ -191,6 +191,24 @@ void pmkvq_store::add_layer(int32_t il, bool offload) {
     });
 }
 
+size_t pmkvq_store::count_scratch() const {
+    std::vector<size_t> scratch(devices.size());
+    for (const auto & l : layers) {
+        const size_t row = sizeof(float)*(l.head_dim_v + 2)*l.n_head;
+
+        for (int64_t n = 1; n <= (int64_t) std::min(n_ctx, n_ubatch); ++n) {
+            const size_t rows = n*pmkvq_n_chunk(devices[l.device].direct ? 0 : rows_most, n, n_cell, l.n_head, l.n_head_kv);
+            scratch[l.device] = std::max(scratch[l.device], row*rows);
+        }
+    }
+
+    size_t res = 0;
+    for (const size_t s : scratch) {
+        res += s;
+    }
+    return res;
+}
+
 void pmkvq_store::create_cache() {
     devices.clear();
 
@@ -200,22 +218,6 @@ void pmkvq_store::create_cache() {
         if (it == devices.end()) {
             devices.emplace_back(placements[i]);
         }
-    }
-
-    // the largest partial results that an attention node can have, on each device
-    std::vector<size_t> scratch(devices.size());
-    for (const auto & l : layers) {
-        const size_t row = sizeof(float)*(l.head_dim_v + 2)*l.n_head;
-
-        for (int64_t n = 1; n <= (int64_t) std::min(n_ctx, n_ubatch); ++n) {
-            const size_t rows = n*pmkvq_n_chunk(!devices[l.device].direct, n, n_cell, l.n_head, l.n_head_kv);
-            scratch[l.device] = std::max(scratch[l.device], row*rows);
-        }
-    }
-
-    scratch_bytes = 0;
-    for (size_t i = 0; i < devices.size(); ++i) {
-        scratch_bytes += scratch[i];
     }
 
     const std::string arch = model->arch_name();
@@ -241,9 +243,18 @@ void pmkvq_store::create_cache() {
         cache = nullptr;
     }
 
-    char err[PMKVQ_ERR_SIZE] = "";
-    if (rt->cache_new(plan.get(), &desc_model, n_ctx, n_seq_max, scratch_bytes, hparams->no_alloc, &cache, err, sizeof(err)) != 0) {
-        throw std::runtime_error(std::string("pmkvq: ") + err);
+    // a plan that fits to the byte fits on every device, if need be with fewer parts
+    for (uint32_t rows : { (uint32_t) PMKVQ_ROWS, std::min(n_ctx, (uint32_t) PMKVQ_ROWS_LEAST) }) {
+        rows_most     = rows;
+        scratch_bytes = count_scratch();
+
+        char err[PMKVQ_ERR_SIZE] = "";
+        if (rt->cache_new(plan.get(), &desc_model, n_ctx, n_seq_max, scratch_bytes, hparams->no_alloc, &cache, err, sizeof(err)) == 0) {
+            break;
+        }
+        if (rows != PMKVQ_ROWS) {
+            throw std::runtime_error(std::string("pmkvq: ") + err);
+        }
     }
 
     rt->cache_desc(cache, &desc);
@@ -926,7 +937,7 @@ ggml_tensor * pmkvq_store::build_attn(
     q = build_transform(ctx, q, ikv, 0, TRANSFORM_QUERY);
 
     ggml_tensor * partial = pmkvq_build_attn(ctx, shared.get(), q, k_cur, v_cur, kq_mask, idxs, t_pool[sk.pool], t_pool[sv.pool], device.t_meta,
-            { sk, desc }, { sv, desc }, !device.direct, layers[ikv].head_dim_v, kq_scale, softcap, max_bias);
+            { sk, desc }, { sv, desc }, device.direct ? 0 : rows_most, layers[ikv].head_dim_v, kq_scale, softcap, max_bias);
 
     ggml_tensor * cur = pmkvq_build_merge(ctx, shared.get(), partial, sinks);
 

@@ -198,7 +198,8 @@ private:
     uint32_t n_seq_max = 0;
     uint32_t n_cell    = 0;
 
-    size_t scratch_bytes = 0; // the attention's partial results, on all devices
+    size_t   scratch_bytes = 0; // the attention's partial results, on all devices
+    uint32_t rows_most     = 0; // of them on a device, see pmkvq-chunks.h
 
     std::vector<pmkvq_layer_desc>   layers;
     std::vector<pmkvq_placement>    placements; // of the layers
@@ -224,6 +225,9 @@ private:
     // the layers' devices, and the cache that is laid out for them
     void place_layers();
     void create_cache();
+
+    // the largest partial results that attention nodes can have, on all devices
+    size_t count_scratch() const;
 
     // the tables as they are now, on their way to the devices
     void sync_tables();
