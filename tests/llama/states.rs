@@ -136,6 +136,16 @@ fn a_state_that_does_not_fit_or_is_damaged_leaves_a_working_cache() {
         assert!(ctx.set_state(&good[..n], Some(1)).is_err(), "{n} of {} bytes were enough", good.len());
         assert_eq!(ctx.pos_max(0), 399, "{n} bytes: the other sequence changed");
     }
+    // a cell of no position: behind the head come the number of streams, that of cells, and then the first position
+    let word = |at: usize| u32::from_le_bytes(good[at..at + 4].try_into().unwrap()) as usize;
+    let head = good.windows(7).position(|w| w == b"pmkvqst").unwrap();
+    let (n_sides, n_blocks) = (word(head + 8), word(head + 12));
+    let first = head + 24 + 12 * n_sides + n_blocks * (17 + n_sides) + 8;
+    assert_eq!(word(first), 0, "the first token's position is not where it is looked for");
+    let mut nowhere = good.clone();
+    nowhere[first..first + 4].fill(0xff);
+    assert!(ctx.set_state(&nowhere, Some(1)).is_err());
+    assert_eq!(ctx.pos_max(1), -1, "some of a refused state stayed");
     // 400 and 800 tokens
     go_on(&mut ctx, &tokens[..600], 0, 1);
     assert!(ctx.set_state(&good, Some(1)).is_ok());
