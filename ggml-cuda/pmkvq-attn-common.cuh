@@ -1,8 +1,4 @@
 // pmkvq-attn-common.cuh - what decoding and prefill share: query rows, masks
-//
-// Quads of a key (4 dimensions) and of values (4 cells) stand in the order 0 2 1 3, so that two masks make the four bytes of a word two pairs
-// of halves. Decoding uses codes as the bits of f16 subnormals: code << p has the value code * 2^(p-24), exactly. No conversion is needed, and
-// the powers of two go into the queries, the weights and the scales.
 
 #pragma once
 
@@ -16,7 +12,7 @@
 // tiles of query rows that share the keys of a KV head: whole tokens where a token's rows fit, parts of one token where not. Made on the
 // host: divisions are slow on a GPU
 struct pmkvq_tiling {
-    int rows;    // of a tile, 8 or 16
+    int rows;    // of a tile, at most 16
     int ratio;   // query heads of a KV head
     int inverse; // 256 by it, rounded up: r*inverse/256 = r/ratio for r < 16
     int tokens;  // of a tile

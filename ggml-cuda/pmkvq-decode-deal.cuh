@@ -15,11 +15,11 @@ struct pmkvq_part {
     int used; // chunks of the tile; 0: there is nothing to do
 };
 
-// without lists all tiles have as many chunks, with them as the lists say. By the whole warp
+// without lists all tiles from first_tile on have as many chunks, with them as the lists say. By the whole warp
 template <bool LISTED>
-static __device__ __forceinline__ pmkvq_part pmkvq_part_of(const pmkvq_seen & seen, const pmkvq_tiling & tiling, int lane) {
+static __device__ __forceinline__ pmkvq_part pmkvq_part_of(const pmkvq_seen & seen, const pmkvq_tiling & tiling, int first_tile, int lane) {
     if constexpr (!LISTED) {
-        return { 0, (int) blockIdx.y, (int) blockIdx.x, (int) gridDim.x };
+        return { 0, first_tile + (int) blockIdx.y, (int) blockIdx.x, (int) gridDim.x };
     }
     const int start = lane <= seen.n_lists ? (int) seen.start[lane] : INT32_MAX;
     const int list  = pmkvq_popc(pmkvq_ballot(start <= (int) blockIdx.x)) - 1;
@@ -104,14 +104,14 @@ struct pmkvq_deal<true> {
 
     __device__ __forceinline__ int advance(int warp, int lane) {
         if (++round%32 == 0) {
-            const pmkvq_part part = pmkvq_part_of<true>(seen, tiling, lane);
+            const pmkvq_part part = pmkvq_part_of<true>(seen, tiling, 0, lane);
             take(part, (int) seen.count[part.list], warp, lane);
         }
         return round;
     }
 
     __device__ __forceinline__ bool has_rest(int at, int warp, int lane) const {
-        const pmkvq_part part = pmkvq_part_of<true>(seen, tiling, lane);
+        const pmkvq_part part = pmkvq_part_of<true>(seen, tiling, 0, lane);
         return (at*part.used + part.chunk)*PMKVQ_WARPS + warp == (int) seen.count[part.list];
     }
 };

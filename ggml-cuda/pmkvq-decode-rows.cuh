@@ -1,8 +1,11 @@
-// pmkvq-decode-rows.cuh - the running softmax of a warp's query rows while it decodes
+// pmkvq-decode-rows.cuh - the running softmax of a warp's query rows while it decodes, and their weights for the matrix units
 //
-// A lane has rows 2t and 2t+1 of each 8 (number 2n and 2n+1 below), and of an item the scores of its 8 cells: cell i = 2q + b is cell
-// 4q + 2(g%2) + b of subtile g/2. Weights go to the matrix units as f16, scaled by a power of two so that the largest is about
-// 2^14: they keep 11 bits down to 2^-28 of it, so that a long flat tail beside a peak is not lost.
+// A lane has rows NB t + b, b < NB, and of an item the scores of its 8 cells: cell i = 2q + x is cell 4q + 2(g%2) + x of subtile g/2.
+//
+// For codes a weight times its cell's scale is an integer of 16 bits, unit (256 hi + lo), where the unit is that of the row's largest in
+// the item: so a long flat tail beside a peak is not lost. The pair of cells of a quad makes two halves of a register, high bytes and low
+// bytes, which transposed are columns 2(g'/2) and the next of operand B, four cells of a quad in a word. For values of 16 bits weights
+// are f16, scaled by 2^14.
 
 #pragma once
 
@@ -26,130 +29,148 @@ struct pmkvq_params8 {
         return r;
     }
 
+    // zeros for cells that are not in the mask: what they have may be NaN
+    __device__ __forceinline__ void keep(uint32_t cells) {
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+            const uint32_t m = (cells >> (2*q) & 1 ? 0xffffu : 0) | (cells >> (2*q + 1) & 1 ? 0xffff0000u : 0);
+            min[q] &= m;
+            max[q] &= m;
+        }
+    }
+
     __device__ __forceinline__ float lo(int i)    const { return pmkvq_h2f((uint16_t) (i%2 ? min[i/2] >> 16 : min[i/2])); }
     __device__ __forceinline__ float hi(int i)    const { return pmkvq_h2f((uint16_t) (i%2 ? max[i/2] >> 16 : max[i/2])); }
     __device__ __forceinline__ float range(int i) const { return hi(i) - lo(i); }
 };
 
-// score or weight of row r (of 2 NT) and cell i of 8
-#define PMKVQ_AT(s, r, i) (s)[(r)/2][(i)/2][(i)%2*2 + (r)%2]
-
-template <int NV, int NT>
+template <int NV, int NB>
 struct pmkvq_rows {
-    static constexpr int N = 2*NT;
-
-    float out[NT][4*NV][4];
-    float m[N];  // largest score, in log2 units
-    float l[N];  // this lane's part of the sum of weights
-    float lo[N]; // this lane's part of the sum of weights times minima (one group)
-    float f[N];  // what an item's new maximum makes of what was summed up before
+    float out[NB][4*NV][2]; // of dimensions 64 span + 8g + 2j and the next: [4 span + j]
+    float m[NB];  // largest score, in log2 units
+    float l[NB];  // this lane's part of the sum of weights
+    float lo[NB]; // this lane's part of the sum of weights times minima (one group)
 
     __device__ __forceinline__ pmkvq_rows() {
 #pragma unroll
-        for (int n = 0; n < NT; ++n) {
+        for (int b = 0; b < NB; ++b) {
 #pragma unroll
             for (int i = 0; i < 4*NV; ++i) {
-                out[n][i][0] = out[n][i][1] = out[n][i][2] = out[n][i][3] = 0.0f;
+                out[b][i][0] = out[b][i][1] = 0.0f;
             }
-        }
-#pragma unroll
-        for (int r = 0; r < N; ++r) {
-            m[r]  = -PMKVQ_INF;
-            l[r]  = 0.0f;
-            lo[r] = 0.0f;
-            f[r]  = 1.0f;
+            m[b]  = -PMKVQ_INF;
+            l[b]  = 0.0f;
+            lo[b] = 0.0f;
         }
     }
 
-    // scores become weights. vis: bit 8r + i: row r sees cell i
-    __device__ __forceinline__ void softmax(float (&s)[NT][4][4], uint32_t vis) {
+    // scores become weights, and what was summed up is made less where there is a new maximum. vis: bit 8b + i: row b sees cell i.
+    // full: everything is seen
+    __device__ __forceinline__ void softmax(float (&s)[NB][8], uint32_t vis, bool full) {
+        if (!full) {
 #pragma unroll
-        for (int r = 0; r < N; ++r) {
-            float mx = -PMKVQ_INF;
+            for (int b = 0; b < NB; ++b) {
 #pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                float & x = PMKVQ_AT(s, r, i);
-                x  = vis >> (8*r + i) & 1 ? x : -PMKVQ_INF;
-                mx = fmaxf(mx, x);
+                for (int i = 0; i < 8; ++i) {
+                    s[b][i] = vis >> (8*b + i) & 1 ? s[b][i] : -PMKVQ_INF;
+                }
+            }
+        }
+        float f[NB];
+        bool  changed = false;
+#pragma unroll
+        for (int b = 0; b < NB; ++b) {
+            float mx = s[b][0];
+#pragma unroll
+            for (int i = 1; i < 8; ++i) {
+                mx = fmaxf(mx, s[b][i]);
             }
             mx = fmaxf(mx, pmkvq_shfl_xor(mx, 4));
             mx = fmaxf(mx, pmkvq_shfl_xor(mx, 8));
             mx = fmaxf(mx, pmkvq_shfl_xor(mx, 16));
-            const float now  = fmaxf(m[r], mx);
+            const float now  = fmaxf(m[b], mx);
             const float base = now == -PMKVQ_INF ? 0.0f : now;
-            f[r] = pmkvq_exp2(m[r] - base);
-            m[r] = now;
+            f[b] = pmkvq_exp2(m[b] - base);
+            m[b] = now;
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                float & x = PMKVQ_AT(s, r, i);
-                x = pmkvq_exp2(x - base);
+                s[b][i] = pmkvq_exp2(s[b][i] - base);
             }
-            l[r]  *= f[r];
-            lo[r] *= f[r];
+            changed = changed || f[b] != 1.0f;
+        }
+        // most items bring no new maximum
+        if (pmkvq_any(changed)) {
+#pragma unroll
+            for (int b = 0; b < NB; ++b) {
+                l[b]  *= f[b];
+                lo[b] *= f[b];
+#pragma unroll
+                for (int i = 0; i < 4*NV; ++i) {
+                    out[b][i][0] *= f[b];
+                    out[b][i][1] *= f[b];
+                }
+            }
         }
     }
 };
 
-// weights times a factor for each cell, as operand B of the four steps: halves, transposed
-template <int NT>
-static __device__ __forceinline__ void pmkvq_transpose(uint32_t (&w)[NT][4][2], const uint32_t (&x)[NT][8]) {
-#pragma unroll
-    for (int n = 0; n < NT; ++n) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            w[n][i/2][i%2] = pmkvq_movmatrix_trans(x[n][i]);
-        }
-    }
-}
-
-// weights of 16-bit cells, times 2^14, and their sums
-template <int NV, int NT>
-static __device__ __forceinline__ void pmkvq_weights_f16(pmkvq_rows<NV, NT> & rows, uint32_t (&w)[NT][4][2], const float (&s)[NT][4][4]) {
+// weights of 16-bit cells as operand B of the four steps, times 2^14, and their sums
+template <int NV, int NB>
+static __device__ __forceinline__ void pmkvq_weights_halves(pmkvq_rows<NV, NB> & rows, uint32_t (&w)[4][2], const float (&s)[NB][8]) {
     const float up   = 16384.0f;
     const float down = 1.0f/16384.0f;
-    uint32_t x[NT][8];
+    float2 sum = make_float2(0.0f, 0.0f);
 #pragma unroll
-    for (int n = 0; n < NT; ++n) {
-        float sum0 = 0.0f;
-        float sum1 = 0.0f;
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            x[n][i] = pmkvq_pack_h2(s[n][i/2][i%2*2]*up, s[n][i/2][i%2*2 + 1]*up);
-            // the weights as they are rounded: a large mean of the values would show otherwise
-            const float2 y = pmkvq_unpack_h2(x[n][i]);
-            sum0 += y.x;
-            sum1 += y.y;
-        }
-        rows.l[2*n]     += sum0*down;
-        rows.l[2*n + 1] += sum1*down;
+    for (int i = 0; i < 8; ++i) {
+        const uint32_t x = pmkvq_pack_h2(s[0][i]*up, NB == 2 ? s[NB - 1][i]*up : 0.0f);
+        // the weights as they are rounded: a large mean of the values would show otherwise
+        const float2 y = pmkvq_unpack_h2(x);
+        sum.x += y.x;
+        sum.y += y.y;
+        w[i/2][i%2] = pmkvq_movmatrix_trans(x);
     }
-    pmkvq_transpose<NT>(w, x);
+    rows.l[0] += sum.x*down;
+    if (NB == 2) {
+        rows.l[NB - 1] += sum.y*down;
+    }
 }
 
-// weights of cells with codes of W bits (quads in one byte stand W bits apart) times their scales and 2^e, and the rows' sums of weights
-// times minima. mine: cells that one of the lane's rows sees; what others have for parameters may be NaN. unit: 2^e by the steps of a range
-template <int W, int NT>
+// weights times ranges of cells with codes of W bits as operand B: word u, cells of quad u. low: the lane's part of the rows' sums of weights
+// times minima, unit: what a sum of products of codes counts
+template <int W, int NB>
 static __device__ __forceinline__ void pmkvq_weights_codes(
-        uint32_t (&w)[NT][4][2], float (&low)[2*NT], const float (&s)[NT][4][4], const pmkvq_params8 & p, uint32_t mine, float unit) {
-    uint32_t x[NT][8];
+        uint32_t (&w)[NB][4], float (&low)[NB], float (&unit)[NB], const float (&s)[NB][8], const pmkvq_params8 & p) {
+    float x[NB][8];
+    float top[NB];
 #pragma unroll
-    for (int r = 0; r < 2*NT; ++r) {
-        low[r] = 0.0f;
+    for (int b = 0; b < NB; ++b) {
+        low[b] = 0.0f;
+        top[b] = 1e-30f; // less is as good as zero
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-        const bool  see = mine >> i & 1;
-        const int   bit = W*(i/2%(8/W));
-        const float lo  = see ? p.lo(i) : 0.0f;
-        const float k   = see ? p.range(i)*(unit*(1.0f/(1 << bit))) : 0.0f;
+        const float lo = p.lo(i);
+        const float k  = (p.hi(i) - lo)*(1.0f/(1 << pmkvq_quad_bit<W>(i/2)));
 #pragma unroll
-        for (int n = 0; n < NT; ++n) {
-            const float a = s[n][i/2][i%2*2];
-            const float b = s[n][i/2][i%2*2 + 1];
-            low[2*n]     += a*lo;
-            low[2*n + 1] += b*lo;
-            x[n][i] = pmkvq_pack_h2(a*k, b*k);
+        for (int b = 0; b < NB; ++b) {
+            low[b] += s[b][i]*lo;
+            x[b][i] = s[b][i]*k;
+            top[b]  = fmaxf(top[b], x[b][i]);
         }
     }
-    pmkvq_transpose<NT>(w, x);
+#pragma unroll
+    for (int b = 0; b < NB; ++b) {
+        top[b] = fmaxf(top[b], pmkvq_shfl_xor(top[b], 4));
+        top[b] = fmaxf(top[b], pmkvq_shfl_xor(top[b], 8));
+        top[b] = fmaxf(top[b], pmkvq_shfl_xor(top[b], 16));
+        const float up = 65280.0f/top[b];
+        unit[b] = top[b]*(1.0f/(65280.0f*((1 << W) - 1)));
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+            // integers in the low bits, to the nearest
+            const uint32_t y0 = pmkvq_float_bits(x[b][2*q]*up + 8388608.0f);     // 2^23
+            const uint32_t y1 = pmkvq_float_bits(x[b][2*q + 1]*up + 8388608.0f);
+            w[b][q] = pmkvq_movmatrix_trans(pmkvq_perm(y0, y1, 0x4051));
+        }
+    }
 }

@@ -1,9 +1,10 @@
 // pmkvq-decode-values.cuh - values of an item times weights, straight from codes
 //
-// Values are operand A: a tile of 16 dimensions, 16 cells a step; the weights of up to 8 query rows are operand B (two: 16). Step u:
-// lane t has quad u of subtile t. Tile (span, j): rows g and g+8 are dimensions 64 span + 8g + 2j and the next.
-// The products of an item are summed up on their own and then added to the output, 64 dimensions at a time: the matrix units cut off
-// what they add to a large sum, and over a long context that would show.
+// Values are operand A, 16 dimensions a tile; weights are operand B (pmkvq-decode-rows.cuh). Lane t has quads of subtile t. Tile (span, j):
+// rows g and g+8 are dimensions 64 span + 8g + 2j and the next. Codes are bytes of operand A where they stand, as with keys: two quads
+// of cells, 32 cells of the four subtiles, a product.
+// Products of an item are integers, or sums of their own where values are halves: the matrix units cut off what they add to a large sum, and
+// over a long context that would show.
 //
 // Steps of 8 registers, as for keys:
 //   width  2, 4, 8: a step is a row of quads of a span, W/2 of them: two loads
@@ -11,7 +12,8 @@
 
 #pragma once
 
-#include "pmkvq-attn-common.cuh"
+#include "pmkvq-decode-keys.cuh"
+#include "pmkvq-decode-rows.cuh"
 
 template <int W> static constexpr __host__ __device__ int pmkvq_v_steps(int NV) { return NV*W/2; }
 
@@ -46,51 +48,6 @@ static __device__ __forceinline__ void pmkvq_v_load(uint32_t (&buf)[8], const ui
     }
 }
 
-// products of a step. acc: of its span. all, keep: of 16-bit cells, those that somebody sees (bit 4u + i: cell i of quad u); the others'
-// bytes may be NaN. mine: the lane's dimensions belong to the group
-template <int W, int NT>
-static __device__ __forceinline__ void pmkvq_v_mul(
-        float (&acc)[NT][4][4], const uint32_t (&buf)[8], const uint32_t (&w)[NT][4][2], int n, bool mine, bool all, uint32_t keep) {
-    if constexpr (W == 16) {
-        const int u = n%8/2;
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-            uint32_t x[4] = { buf[j], buf[2 + j], buf[4 + j], buf[6 + j] };
-            if (!all) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    x[i] = keep >> (4*u + i) & 1 ? x[i] : 0;
-                }
-            }
-            const uint32_t a[4] = {
-                pmkvq_perm(x[0], x[2], 0x5410), pmkvq_perm(x[0], x[2], 0x7632), pmkvq_perm(x[1], x[3], 0x5410), pmkvq_perm(x[1], x[3], 0x7632),
-            };
-#pragma unroll
-            for (int i = 0; i < NT; ++i) {
-                pmkvq_mma_f16(acc[i][2*(n%2) + j], a, w[i][u][0], w[i][u][1]);
-            }
-        }
-    } else {
-        constexpr int rows = W/2;
-        constexpr int per  = 8/W;
-#pragma unroll
-        for (int x = 0; x < per; ++x) {
-            const int u = n%rows*per + x;
-            const int p = W*x;
-            const uint32_t m    = W == 8 ? 0x00ff00ffu : W == 4 ? 0x000f000fu << p : 0x00030003u << p;
-            const uint32_t mask = mine ? m : 0;
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const uint32_t a[4] = { buf[2*j] & mask, buf[2*j + 1] & mask, buf[2*j] >> 8 & mask, buf[2*j + 1] >> 8 & mask };
-#pragma unroll
-                for (int i = 0; i < NT; ++i) {
-                    pmkvq_mma_f16(acc[i][j], a, w[i][u][0], w[i][u][1]);
-                }
-            }
-        }
-    }
-}
-
 // the first R steps
 template <int W, int NV, int R, bool SHARED = false>
 static __device__ __forceinline__ void pmkvq_v_first(uint32_t (&buf)[R][8], const uint8_t * data, int D, int v0, int lane) {
@@ -100,61 +57,117 @@ static __device__ __forceinline__ void pmkvq_v_first(uint32_t (&buf)[R][8], cons
     }
 }
 
-// out = out*f + unit*(products), for all spans; the first steps are in buf already. f: of rows 2t and 2t+1
-template <int W, int NV, int NT, int R, bool SHARED = false>
-static __device__ __forceinline__ void pmkvq_v_item(
-        float (&out)[NT][4*NV][4], uint32_t (&buf)[R][8], const uint8_t * data, const uint32_t (&w)[NT][4][2], const float (&f)[2*NT], float unit,
-        int D, int v0, int lane, bool all, uint32_t keep, int d0, int d1) {
-    constexpr int N   = pmkvq_v_steps<W>(NV);
-    constexpr int per = W/2; // steps of a span
-    const int g = lane/4;
-
-    // most items bring no new maximum
-    bool changed = false;
+// products of quads 2h and 2h+1 of cells: w0 and w1 have them, in one word or in two. mine: the lane's dimensions belong to the group
+template <int W, int NB>
+static __device__ __forceinline__ void pmkvq_v_pair(
+        int (&acc)[NB][4][4], const uint32_t (&w0)[8], const uint32_t (&w1)[8], const uint32_t (&weights)[NB][4], int h, bool mine) {
+    const uint32_t m0 = mine ? pmkvq_quad_mask<W>(2*h)     : 0;
+    const uint32_t m1 = mine ? pmkvq_quad_mask<W>(2*h + 1) : 0;
 #pragma unroll
-    for (int r = 0; r < 2*NT; ++r) {
-        changed = changed || f[r] != 1.0f;
-    }
-    if (pmkvq_any(changed)) {
+    for (int j = 0; j < 4; ++j) {
+        const uint32_t a[4] = { w0[2*j] & m0, w0[2*j + 1] & m0, w1[2*j] & m1, w1[2*j + 1] & m1 };
 #pragma unroll
-        for (int i = 0; i < NT; ++i) {
-#pragma unroll
-            for (int j = 0; j < 4*NV; ++j) {
-                out[i][j][0] *= f[2*i];
-                out[i][j][1] *= f[2*i + 1];
-                out[i][j][2] *= f[2*i];
-                out[i][j][3] *= f[2*i + 1];
-            }
+        for (int i = 0; i < NB; ++i) {
+            pmkvq_mma_u8(acc[i][j], a, weights[i][2*h], weights[i][2*h + 1]);
         }
     }
+}
 
-    float acc[NT][4][4];
+// out += unit*(products) for the codes of all spans; the first steps are in buf already. unit: of the lane's rows
+template <int W, int NV, int NB, int R>
+static __device__ __forceinline__ void pmkvq_v_codes(
+        pmkvq_rows<NV, NB> & rows, uint32_t (&buf)[R][8], const uint8_t * data, const uint32_t (&weights)[NB][4], const float (&unit)[NB],
+        int D, int v0, int lane, int d0, int d1) {
+    static_assert(R%2 == 0, "at 8 bits the words of a pair are of two steps");
+    constexpr int N     = pmkvq_v_steps<W>(NV);
+    constexpr int steps = W == 8 ? 2 : 1; // of a round
+    constexpr int pairs = W == 2 ? 2 : 1;
+    constexpr int per   = W/2;            // steps of a span
+
+    int acc[NB][4][4];
 #pragma unroll
-    for (int n = 0; n < N; ++n) {
+    for (int n = 0; n < N; n += steps) {
         const int span = n/per;
         if (n%per == 0) {
 #pragma unroll
-            for (int i = 0; i < NT; ++i) {
+            for (int i = 0; i < NB; ++i) {
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    acc[i][j][0] = acc[i][j][1] = acc[i][j][2] = acc[i][j][3] = 0.0f;
+                    acc[i][j][0] = acc[i][j][1] = acc[i][j][2] = acc[i][j][3] = 0;
                 }
             }
         }
-        const int base = v0 + 64*span + 8*g;
-        pmkvq_v_mul<W, NT>(acc, buf[n%R], w, n, base >= d0 && base < d1, all, keep);
-        if (n + R < N) {
-            pmkvq_v_load<W, SHARED>(buf[n%R], data, n + R, D, v0, lane);
-        }
-        if (n%per == per - 1) {
+        const int d = v0 + 64*span + 8*(lane/4);
 #pragma unroll
-            for (int i = 0; i < NT; ++i) {
+        for (int x = 0; x < pairs; ++x) {
+            pmkvq_v_pair<W, NB>(acc, buf[n%R], buf[(n + steps - 1)%R], weights, n%per/steps*pairs + x, d >= d0 && d < d1);
+        }
+#pragma unroll
+        for (int i = n; i < n + steps; ++i) {
+            if (i + R < N) {
+                pmkvq_v_load<W>(buf[i%R], data, i + R, D, v0, lane);
+            }
+        }
+        if ((n + steps)%per == 0) {
+#pragma unroll
+            for (int i = 0; i < NB; ++i) {
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    float (&o)[4] = out[i][4*span + j];
 #pragma unroll
-                    for (int e = 0; e < 4; ++e) {
-                        o[e] += acc[i][j][e]*unit;
+                    for (int e = 0; e < 2; ++e) {
+                        rows.out[i][4*span + j][e] += (float) (acc[i][j][2*e]*256 + acc[i][j][2*e + 1])*unit[i];
+                    }
+                }
+            }
+        }
+    }
+}
+
+// the same for values of 16 bits. w: weights of a quad's cells (0 2) and (1 3). ALL, keep: cells that somebody sees (bit 4u + i: cell i
+// of quad u); the others' bytes may be NaN
+template <bool ALL, int NV, int NB, int R, bool SHARED>
+static __device__ __forceinline__ void pmkvq_v_halves(
+        pmkvq_rows<NV, NB> & rows, uint32_t (&buf)[R][8], const uint8_t * data, const uint32_t (&w)[4][2], float unit,
+        int D, int v0, int lane, uint32_t keep) {
+    constexpr int N = pmkvq_v_steps<16>(NV);
+
+    float acc[4][4];
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+        const int span = n/8;
+        const int u    = n%8/2;
+        if (n%8 == 0) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                acc[j][0] = acc[j][1] = acc[j][2] = acc[j][3] = 0.0f;
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            const uint32_t (&y)[8] = buf[n%R];
+            uint32_t x[4] = { y[j], y[2 + j], y[4 + j], y[6 + j] };
+            if (!ALL) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    x[i] = keep >> (4*u + i) & 1 ? x[i] : 0;
+                }
+            }
+            const uint32_t a[4] = {
+                pmkvq_perm(x[0], x[2], 0x5410), pmkvq_perm(x[0], x[2], 0x7632), pmkvq_perm(x[1], x[3], 0x5410), pmkvq_perm(x[1], x[3], 0x7632),
+            };
+            pmkvq_mma_f16(acc[2*(n%2) + j], a, w[u][0], w[u][1]);
+        }
+        if (n + R < N) {
+            pmkvq_v_load<16, SHARED>(buf[n%R], data, n + R, D, v0, lane);
+        }
+        if (n%8 == 7) {
+#pragma unroll
+            for (int i = 0; i < NB; ++i) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+#pragma unroll
+                    for (int e = 0; e < 2; ++e) {
+                        rows.out[i][4*span + j][e] += acc[j][2*e + i]*unit;
                     }
                 }
             }

@@ -225,4 +225,27 @@ static __device__ __forceinline__ void pmkvq_mma_f16(float (&d)[4], const uint32
 #endif
 }
 
+// d += a b, a [16][32] and b [32][8] bytes, a unsigned, d [16][8] integers. With g = lane/4 and t = lane%4:
+//   a[0] (g, 4t .. 4t+3)      a[1] (g+8, 4t ..)      a[2] (g, 4t+16 ..)      a[3] (g+8, 4t+16 ..)
+//   b[0] (4t .. 4t+3, g)      b[1] (4t+16 .., g)     d as above
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#define PMKVQ_MMA_BYTES(type_b) \
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8." type_b ".s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 750
+#define PMKVQ_MMA_BYTES_8(type_b, i, a, b) \
+    asm("mma.sync.aligned.m8n8k16.row.col.s32.u8." type_b ".s32 {%0, %1}, {%2}, {%3}, {%0, %1};" : "+r"(d[i]), "+r"(d[i + 1]) : "r"(a), "r"(b))
+#define PMKVQ_MMA_BYTES(type_b) \
+    PMKVQ_MMA_BYTES_8(type_b, 0, a[0], b0); PMKVQ_MMA_BYTES_8(type_b, 0, a[2], b1); \
+    PMKVQ_MMA_BYTES_8(type_b, 2, a[1], b0); PMKVQ_MMA_BYTES_8(type_b, 2, a[3], b1)
+#else
+#define PMKVQ_MMA_BYTES(type_b) GGML_UNUSED(d); GGML_UNUSED(a); GGML_UNUSED(b0); GGML_UNUSED(b1); NO_DEVICE_CODE
+#endif
+
+// b signed
+static __device__ __forceinline__ void pmkvq_mma_s8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { PMKVQ_MMA_BYTES("s8"); }
+
+// b unsigned
+static __device__ __forceinline__ void pmkvq_mma_u8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { PMKVQ_MMA_BYTES("u8"); }
+
 #endif // PMKVQ_SHIM

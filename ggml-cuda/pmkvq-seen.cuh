@@ -9,11 +9,18 @@
 
 #include "pmkvq-attn-common.cuh"
 
-// of decoding: query rows of a tile, what a CTA has, CTAs of a multiprocessor
-#define PMKVQ_DECODE_ROWS 8
+// of decoding: what a CTA has, CTAs of a multiprocessor
 #define PMKVQ_WARPS       4
 #define PMKVQ_THREADS     (32*PMKVQ_WARPS)
+#ifndef PMKVQ_DECODE_CTAS
 #define PMKVQ_DECODE_CTAS 2
+#endif
+
+// query rows of a tile. Four of them are a token's with the usual ratio of heads, so that tokens of several sequences are apart; large
+// head dimensions leave no registers for more
+static inline int pmkvq_decode_rows(int ratio, int head_dim_k) {
+    return head_dim_k > 128 ? 4 : pmkvq_rows_few(ratio);
+}
 
 // chunks of each tile, of op.n_chunk that there is room for, where all tiles have as many: a single token's as many as there are, else no
 // more than run at the same time
@@ -37,7 +44,7 @@ struct pmkvq_seen {
     int        n_ctas;  // for all lists, a KV head and part of a token
 
     static pmkvq_seen of(const pmkvq_op_attn & op, void * memory) {
-        const pmkvq_tiling tiling = pmkvq_tiling::of(PMKVQ_DECODE_ROWS, op.n_tokens, op.n_head, op.n_head_kv);
+        const pmkvq_tiling tiling = pmkvq_tiling::of(pmkvq_decode_rows(op.n_head/op.n_head_kv, op.head_dim_k), op.n_tokens, op.n_head, op.n_head_kv);
         pmkvq_seen s;
         s.tokens  = tiling.tokens;
         s.n_lists = tiling.tiles/tiling.parts;

@@ -12,15 +12,20 @@
 // or, where the budget does not have these, than plans count with
 #define PMKVQ_ROWS_LEAST 512
 
+// query rows that a thread block of a decode takes, where a KV head has so many query heads
+static inline int pmkvq_rows_few(int64_t ratio) {
+    return ratio <= 4 ? 4 : 8;
+}
+
 // n_sm: multiprocessors, rows_most: one of the above. The parts are the chunks of pmkvq_op_attn
 static inline uint32_t pmkvq_n_chunk_gpu(int64_t n_sm, int64_t rows_most, int64_t n_tokens, int64_t n_kv, int64_t n_head, int64_t n_head_kv) {
     auto clamp = [](int64_t x, int64_t lo, int64_t hi) { return x < lo ? lo : x > hi ? hi : x; };
 
     const int64_t kv = clamp(n_head_kv, 1, INT32_MAX);
 
-    // a thread block takes a KV head and 8 of its queries, two blocks on each multiprocessor; of many, 256 queries, and one block
+    // a thread block takes a KV head and some of its queries, two blocks on each multiprocessor; of many, 256 queries, and one block
     const bool    few     = n_tokens <= PMKVQ_FEW;
-    const int64_t rows    = few ? 8 : 256;
+    const int64_t rows    = few ? pmkvq_rows_few(n_head/kv) : 256;
     const int64_t n_tiles = clamp((n_tokens*(n_head/kv) + rows - 1)/rows, 1, INT32_MAX);
 
     // where queries of different sequences see more or less, room for up to four times the blocks that each would have

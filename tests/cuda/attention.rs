@@ -327,7 +327,7 @@ fn small_lists() {
             c.set_mask(t, cell, rng.pick(&[0.0, -1.0]));
         }
         let words = c.upload().lists(6).expect("lists").read::<u32>();
-        let (tokens, n_items) = (8 / ratio, n_kv.div_ceil(64));
+        let (tokens, n_items) = (4 / ratio, n_kv.div_ceil(64));
         let n_lists = n_token.div_ceil(tokens);
         let counts = &words[n_token * n_items.div_ceil(32)..];
         let (starts, lists) = counts[n_lists..].split_at(n_lists + 1);

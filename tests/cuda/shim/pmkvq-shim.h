@@ -290,17 +290,33 @@ static inline void pmkvq_ldmatrix_x4_trans(uint32_t (&r)[4], const void * row, P
     pmkvq_shim_ldmatrix(pmkvq_shim::LDMATRIX_TRANS, r, row, file, line);
 }
 
-static inline void pmkvq_mma_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, PMKVQ_SHIM_HERE) {
+static inline void pmkvq_shim_mma(
+        pmkvq_shim::Kind kind, uint32_t * d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1, const char * file, int line) {
     pmkvq_shim::Fiber & f = *pmkvq_shim::current;
     auto & in = f.warp->in;
     for (int i = 0; i < 4; ++i) {
         in[i    ][f.lane] = a[i];
-        in[i + 6][f.lane] = (uint32_t) __float_as_int(d[i]);
+        in[i + 6][f.lane] = d[i];
     }
     in[4][f.lane] = b0;
     in[5][f.lane] = b1;
-    pmkvq_shim::collective(pmkvq_shim::MMA, file, line);
+    pmkvq_shim::collective(kind, file, line);
     for (int i = 0; i < 4; ++i) {
-        d[i] = __int_as_float((int) f.warp->out[i][f.lane]);
+        d[i] = f.warp->out[i][f.lane];
     }
+}
+
+static inline void pmkvq_mma_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, PMKVQ_SHIM_HERE) {
+    uint32_t x[4];
+    memcpy(x, d, sizeof(x));
+    pmkvq_shim_mma(pmkvq_shim::MMA, x, a, b0, b1, file, line);
+    memcpy(d, x, sizeof(x));
+}
+
+static inline void pmkvq_mma_s8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, PMKVQ_SHIM_HERE) {
+    pmkvq_shim_mma(pmkvq_shim::MMA_S8, (uint32_t *) d, a, b0, b1, file, line);
+}
+
+static inline void pmkvq_mma_u8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, PMKVQ_SHIM_HERE) {
+    pmkvq_shim_mma(pmkvq_shim::MMA_U8, (uint32_t *) d, a, b0, b1, file, line);
 }

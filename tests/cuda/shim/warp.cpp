@@ -53,6 +53,37 @@ static void mma(Warp & w) {
     }
 }
 
+// see pmkvq_mma_s8 and pmkvq_mma_u8 in pmkvq-device.cuh
+static void mma_bytes(Warp & w, bool sign) {
+    int a[16][32], b[32][8], d[16][8];
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+        const uint32_t g = lane/4;
+        const uint32_t t = lane%4;
+        for (uint32_t i = 0; i < 4; ++i) {
+            for (uint32_t r = 0; r < 4; ++r) {
+                a[g + r%2*8][4*t + r/2*16 + i] = (uint8_t) (w.in[r][lane] >> 8*i);
+            }
+            for (uint32_t r = 0; r < 2; ++r) {
+                const uint8_t x = (uint8_t) (w.in[4 + r][lane] >> 8*i);
+                b[4*t + r*16 + i][g] = sign ? (int8_t) x : x;
+            }
+            d[g + i/2*8][2*t + i%2] = (int) w.in[6 + i][lane];
+        }
+    }
+    for (uint32_t i = 0; i < 16; ++i) {
+        for (uint32_t k = 0; k < 32; ++k) {
+            for (uint32_t j = 0; j < 8; ++j) {
+                d[i][j] += a[i][k]*b[k][j];
+            }
+        }
+    }
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+        for (uint32_t r = 0; r < 4; ++r) {
+            w.out[r][lane] = (uint32_t) d[lane/4 + r/2*8][2*(lane%4) + r%2];
+        }
+    }
+}
+
 void compute(Warp & w) {
     switch (w.kind) {
         case SHFL:
@@ -71,6 +102,8 @@ void compute(Warp & w) {
         case LDMATRIX:       ldmatrix(w, false); break;
         case LDMATRIX_TRANS: ldmatrix(w, true);  break;
         case MMA:            mma(w); break;
+        case MMA_S8:         mma_bytes(w, true);  break;
+        case MMA_U8:         mma_bytes(w, false); break;
         case SYNCWARP:
         case NONE:
             break;
