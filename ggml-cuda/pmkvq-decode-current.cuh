@@ -20,17 +20,30 @@ static inline size_t pmkvq_stage_bytes(const pmkvq_op_attn & op) {
     return pmkvq_n_stage(op, NS)*d*sizeof(uint16_t);
 }
 
-// rows of the current batch as halves in shared memory, [n][D], by one warp
-static __device__ __forceinline__ void pmkvq_stage(uint16_t * dst, const float * x, size_t nb_head, size_t nb_token, int head, int first, int n, int D, int lane) {
+// rows of the current batch as halves in shared memory, [n][D], by n_threads threads
+static __device__ __forceinline__ void pmkvq_stage(
+        uint16_t * dst, const float * x, size_t nb_head, size_t nb_token, int head, int first, int n, int D, int thread, int n_threads) {
+    const char * rows = (const char *) x + head*nb_head + first*nb_token;
+#pragma unroll 4
     for (int tok = 0; tok < n; ++tok) {
-        const float * row = (const float *) ((const char *) x + head*nb_head + (first + tok)*nb_token);
-        for (int d = lane; d < D; d += 32) {
-            dst[tok*D + d] = pmkvq_f2h_sat(row[d]);
+        const uint32_t * row = (const uint32_t *) (rows + tok*nb_token);
+        for (int d = thread; d < D; d += n_threads) {
+            dst[tok*D + d] = pmkvq_f2h_sat(__int_as_float((int) pmkvq_ldg4(row + d)));
         }
     }
 }
 
-// by one warp. stage: memory for n_stage tokens
+// the first tokens, by the whole CTA before its items, so that nobody waits for them at the end; a barrier must follow
+template <int NS>
+static __device__ __forceinline__ void pmkvq_stage_first(uint16_t * stage, const pmkvq_op_attn & op, int n_stage, int head, int Dk, int Dv) {
+    const int n = min((int) op.n_tokens, n_stage);
+    pmkvq_stage(stage, op.k_cur, op.k_nb_head, op.k_nb_token, head, 0, n, Dk, threadIdx.x, PMKVQ_THREADS);
+    if (!pmkvq_stage_twice<NS>()) {
+        pmkvq_stage(stage + n_stage*Dk, op.v_cur, op.v_nb_head, op.v_nb_token, head, 0, n, Dv, threadIdx.x, PMKVQ_THREADS);
+    }
+}
+
+// by one warp. stage: memory for n_stage tokens, the first of which are there
 template <int NS, int NV, int NB, int R>
 static __device__ __forceinline__ void pmkvq_current(
         pmkvq_rows<NV, NB> & rows, const pmkvq_op_attn & op, const pmkvq_queries<NB> & q, const pmkvq_mask<NB> & mask,
@@ -51,12 +64,14 @@ static __device__ __forceinline__ void pmkvq_current(
     for (int first = 0; first < (int) op.n_tokens; first += n_stage) {
         const int n = min((int) op.n_tokens - first, n_stage);
 
-        pmkvq_syncwarp();
-        pmkvq_stage(stage_k, op.k_cur, op.k_nb_head, op.k_nb_token, head, first, n, Dk, lane);
-        if (!pmkvq_stage_twice<NS>()) {
-            pmkvq_stage(stage_v, op.v_cur, op.v_nb_head, op.v_nb_token, head, first, n, Dv, lane);
+        if (first > 0) {
+            pmkvq_syncwarp();
+            pmkvq_stage(stage_k, op.k_cur, op.k_nb_head, op.k_nb_token, head, first, n, Dk, lane, 32);
+            if (!pmkvq_stage_twice<NS>()) {
+                pmkvq_stage(stage_v, op.v_cur, op.v_nb_head, op.v_nb_token, head, first, n, Dv, lane, 32);
+            }
+            pmkvq_syncwarp();
         }
-        pmkvq_syncwarp();
 
         float s[NB][8];
         uint32_t buf[R][8];
@@ -86,7 +101,7 @@ static __device__ __forceinline__ void pmkvq_current(
         rows.softmax(s, it.vis, false);
         if (pmkvq_stage_twice<NS>()) {
             pmkvq_syncwarp();
-            pmkvq_stage(stage_v, op.v_cur, op.v_nb_head, op.v_nb_token, head, first, n, Dv, lane);
+            pmkvq_stage(stage_v, op.v_cur, op.v_nb_head, op.v_nb_token, head, first, n, Dv, lane, 32);
             pmkvq_syncwarp();
         }
         pmkvq_v_first<16, NV, R, true>(buf, it.v, Dv, v0, lane);

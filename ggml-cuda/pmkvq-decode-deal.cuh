@@ -64,6 +64,12 @@ struct pmkvq_deal<false> {
     __device__ __forceinline__ bool has_rest(int at, int, int) const {
         return at == n;
     }
+
+    // whether it is that of one of the CTA's warps: where place n of the turns began
+    __device__ __forceinline__ bool has_rest(const pmkvq_part & part) const {
+        const int first = (n - n/n_work*(n_work + turn))%n_work;
+        return (first < 0 ? first + n_work : first)/PMKVQ_WARPS == part.chunk;
+    }
 };
 
 // what the tile sees. What is counted are the warp's rounds; a lane has the item of one of the next 32. Where the list lies and which
@@ -113,5 +119,9 @@ struct pmkvq_deal<true> {
     __device__ __forceinline__ bool has_rest(int at, int warp, int lane) const {
         const pmkvq_part part = pmkvq_part_of<true>(seen, tiling, 0, lane);
         return (at*part.used + part.chunk)*PMKVQ_WARPS + warp == (int) seen.count[part.list];
+    }
+
+    __device__ __forceinline__ bool has_rest(const pmkvq_part & part) const {
+        return (int) seen.count[part.list]/PMKVQ_WARPS%part.used == part.chunk;
     }
 };

@@ -119,26 +119,33 @@ struct pmkvq_queries {
         }
     }
 
-    // by n_warp warps; a barrier must follow. One group, head dimension 64 or 128: nothing has to be cleared before
-    template <int D>
-    __device__ __forceinline__ void fill_one(const pmkvq_op_attn & op, const pmkvq_tiling & tiling, int tile, int head_kv, int warp, int n_warp) {
+    // one group, head dimension 64 or 128: rows of a warp, asked for here and put later. A lane has dimensions 4 lane .. +3
+    template <int D, int N>
+    static __device__ __forceinline__ void ask(float (&x)[N][4], const pmkvq_op_attn & op, const pmkvq_tiling & tiling, int tile, int head_kv, int first) {
+        const int d = 4*(threadIdx.x%32);
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+            int tok, h;
+            const bool there = tiling.row(tile, first + n, op.n_tokens, tok, h) && d < D;
+            const float * p = (const float *) ((const char *) op.q + (there ? (head_kv*tiling.ratio + h)*op.q_nb_head + tok*op.q_nb_token : 0)) + d;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                x[n][i] = there ? p[i] : 0.0f;
+            }
+        }
+    }
+
+    // a barrier must follow; nothing has to be cleared before
+    template <int D, int N>
+    __device__ __forceinline__ void put_rows(
+            const float (&x)[N][4], const pmkvq_op_attn & op, const pmkvq_tiling & tiling, int tile, int head_kv, int first) {
         const int lane = threadIdx.x%32;
         const int d    = 4*lane;
-        for (int r = warp; r < ROWS; r += n_warp) {
-            int tok, h;
-            const bool there = tiling.row(tile, r, op.n_tokens, tok, h);
-            const int  hq    = head_kv*tiling.ratio + h;
-
-            float x[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
-            if (there && d < D) {
-                const float * p = (const float *) ((const char *) op.q + hq*op.q_nb_head + tok*op.q_nb_token) + d;
 #pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    x[i] = p[i];
-                }
-            }
-            float amax = fmaxf(fmaxf(fabsf(x[0]), fabsf(x[1])), fmaxf(fabsf(x[2]), fabsf(x[3])));
-            float s    = (x[0] + x[1]) + (x[2] + x[3]);
+        for (int n = 0; n < N; ++n) {
+            const int r = first + n;
+            float amax = fmaxf(fmaxf(fabsf(x[n][0]), fabsf(x[n][1])), fmaxf(fabsf(x[n][2]), fabsf(x[n][3])));
+            float s    = (x[n][0] + x[n][1]) + (x[n][2] + x[n][3]);
 #pragma unroll
             for (int i = 16; i > 0; i /= 2) {
                 amax = fmaxf(amax, pmkvq_shfl_xor(amax, i));
@@ -146,11 +153,13 @@ struct pmkvq_queries {
             }
             const int e = scale_of(amax);
             if (d < D) {
-                put_all(x, amax, e, d, r);
+                put_all(x[n], amax, e, d, r);
             }
             if (lane == 0) {
+                int tok, h;
+                const bool there = tiling.row(tile, r, op.n_tokens, tok, h);
                 sum[r] = s*log2_units(op);
-                describe(op, r, amax, e, there, tok, hq);
+                describe(op, r, amax, e, there, tok, head_kv*tiling.ratio + h);
             }
         }
     }

@@ -56,9 +56,10 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     const int n_groups_k = pmkvq_groups<MULTI>(Dk, op.group_k);
 
     pmkvq_queries<NB> q(smem, NS, n_groups_k);
-    float * records = (float *) (smem + pmkvq_queries<NB>::bytes(NS, n_groups_k));
+    float    * records = (float *) (smem + pmkvq_queries<NB>::bytes(NS, n_groups_k));
+    uint16_t * stage   = (uint16_t *) (records + PMKVQ_WARPS*pmkvq_record<NV, NB>());
 
-    // the first item's keys are asked for before the queries are made ready
+    // the first item's bytes are asked for before the queries are made ready
     const int n_all = min(2*(int) op.n_blocks, ((int) op.n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM);
     pmkvq_deal<LISTED> deal(seen, tiling, part, n_all, warp, lane);
     int at = deal.at();
@@ -68,13 +69,28 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
 
     pmkvq_ahead ahead = pmkvq_ask<NB>(op, mask, deal.item(), lane);
 
-    // keys and parameters that are under way; parameters of a row's one group only
+    constexpr bool one = EXACT && !MULTI; // group, and head dimensions that a warp's lanes take four of
+    float rows_q[NB][4];
+    if constexpr (one) {
+        pmkvq_queries<NB>::template ask<64*NS, NB>(rows_q, op, tiling, part.tile, head, NB*warp);
+    }
+
+    // keys, values and parameters that are under way; parameters of a row's one group only
     uint32_t kbuf[R][8];
+    uint32_t vbuf[R][8];
     pmkvq_params8 kp = {};
+    pmkvq_params8 vp = {};
     auto first_k = [&](const pmkvq_item & it) {
         pmkvq_first_k<NS, R>(kbuf, it, Dk, lane);
         if (!MULTI && it.wk != 16) {
             kp = pmkvq_params8::load(op.params_k, it.index/2, pmkvq_cell_in_block(it, lane), head, op.n_head_kv, 0, 1);
+        }
+    };
+
+    auto first_v = [&](const pmkvq_item & it) {
+        pmkvq_first_v<NV, R>(vbuf, it, Dv, v0, lane);
+        if (!MULTI && it.wv != 16) {
+            vp = pmkvq_params8::load(op.params_v, it.index/2, pmkvq_cell_in_block(it, lane), head, op.n_head_kv, 0, 1);
         }
     };
 
@@ -86,18 +102,22 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
         live = pmkvq_any(it.vis != 0);
         if (live) {
             first_k(it);
+            first_v(it);
         }
     }
 
     int next_at = deal.advance(warp, lane);
     ahead = pmkvq_ask<NB>(op, mask, deal.item(), lane);
 
-    if constexpr (EXACT && !MULTI) {
-        q.template fill_one<64*NS>(op, tiling, part.tile, head, warp, PMKVQ_WARPS);
+    if constexpr (one) {
+        q.template put_rows<64*NS, NB>(rows_q, op, tiling, part.tile, head, NB*warp);
     } else {
         q.clear(threadIdx.x, PMKVQ_THREADS);
         pmkvq_syncthreads();
         q.fill(op, tiling, part.tile, head, n_groups_k, warp, PMKVQ_WARPS);
+    }
+    if (op.k_cur && deal.has_rest(part)) {
+        pmkvq_stage_first<NS>(stage, op, n_stage, head, Dk, Dv);
     }
     pmkvq_syncthreads();
 
@@ -105,13 +125,7 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
 
     while (at < deal.n) {
         float s[NB][8];
-        uint32_t vbuf[R][8];
-        pmkvq_params8 vp = {};
         if (live) {
-            pmkvq_first_v<NV, R>(vbuf, it, Dv, v0, lane);
-            if (!MULTI && it.wv != 16) {
-                vp = pmkvq_params8::load(op.params_v, it.index/2, pmkvq_cell_in_block(it, lane), head, op.n_head_kv, 0, 1);
-            }
             switch (it.wk) {
                 case 16: pmkvq_scores<16, NS, NB, R, MULTI>(s, kbuf, kp, op, q, it, head, Dk, lane); break;
                 case  8: pmkvq_scores< 8, NS, NB, R, MULTI>(s, kbuf, kp, op, q, it, head, Dk, lane); break;
@@ -147,10 +161,12 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
         next_at = after;
         it      = next;
         live    = next_live;
+        if (live) {
+            first_v(it);
+        }
     }
 
     if (op.k_cur && deal.has_rest(at, warp, lane)) {
-        uint16_t * stage = (uint16_t *) (records + PMKVQ_WARPS*pmkvq_record<NV, NB>());
         pmkvq_current<NS, NV, NB, R>(rows, op, q, mask, stage, n_stage, head, Dk, Dv, v0, lane);
     }
 
