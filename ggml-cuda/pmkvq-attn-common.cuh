@@ -64,7 +64,7 @@ static __device__ __forceinline__ uint4 pmkvq_load16(const uint8_t * p) {
 
 template <bool SHARED>
 static __device__ __forceinline__ uint2 pmkvq_load8(const uint8_t * p) {
-    return SHARED ? *(const uint2 *) p : pmkvq_ldg8((const uint2 *) p);
+    return SHARED ? *(const uint2 *) p : pmkvq_ldg8_stream((const uint2 *) p);
 }
 
 static __device__ __forceinline__ uint32_t pmkvq_word(const uint4 & x, int i) {

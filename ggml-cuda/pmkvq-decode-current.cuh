@@ -27,6 +27,7 @@ static __device__ __forceinline__ void pmkvq_stage(
 #pragma unroll 4
     for (int tok = 0; tok < n; ++tok) {
         const uint32_t * row = (const uint32_t *) (rows + tok*nb_token);
+#pragma unroll 1
         for (int d = thread; d < D; d += n_threads) {
             dst[tok*D + d] = pmkvq_f2h_sat(__int_as_float((int) pmkvq_ldg4(row + d)));
         }
@@ -46,7 +47,7 @@ static __device__ __forceinline__ void pmkvq_stage_first(uint16_t * stage, const
 // by one warp. stage: memory for n_stage tokens, the first of which are there
 template <int NS, int NV, int NB, int R>
 static __device__ __forceinline__ void pmkvq_current(
-        pmkvq_rows<NV, NB> & rows, const pmkvq_op_attn & op, const pmkvq_queries<NB> & q, const pmkvq_mask<NB> & mask,
+        pmkvq_rows<NV, NB> & rows, const pmkvq_op_attn & op, const pmkvq_queries<NB> & q, const pmkvq_mask & mask,
         uint16_t * stage, int n_stage, int head, int Dk, int Dv, int v0, int lane) {
     const int g = lane/4;
     const int t = lane%4;
@@ -57,9 +58,9 @@ static __device__ __forceinline__ void pmkvq_current(
     const int sub_k = g/2 < n_stage/16 ? g/2 : 0;
     const int sub_v = t   < n_stage/16 ? t   : 0;
 
-    pmkvq_item it = {};
-    it.k = (const uint8_t *) (stage_k + (16*sub_k + 2*(g%2))*Dk);
-    it.v = (const uint8_t *) (stage_v + 16*sub_v*Dv);
+    const uint16_t * mask_row = mask.row(op);
+    const uint8_t * keys   = (const uint8_t *) (stage_k + (16*sub_k + 2*(g%2))*Dk);
+    const uint8_t * values = (const uint8_t *) (stage_v + 16*sub_v*Dv);
 #pragma unroll 1
     for (int first = 0; first < (int) op.n_tokens; first += n_stage) {
         const int n = min((int) op.n_tokens - first, n_stage);
@@ -75,36 +76,35 @@ static __device__ __forceinline__ void pmkvq_current(
 
         float s[NB][8];
         uint32_t buf[R][8];
-        pmkvq_k_first<16, NS, R, true>(buf, it.k, Dk, lane);
-        pmkvq_scores_halves<NS, NB, R, true>(s, buf, q, it.k, Dk, lane);
-        it.vis    = 0;
-        it.values = false; // the mask is looked at below: cells are anywhere
-        pmkvq_bias<NB>(s, op, q, mask, it, lane);
+        pmkvq_k_first<16, NS, R, true>(buf, keys, Dk, lane);
+        pmkvq_scores_halves<NS, NB, R, true>(s, buf, q, keys, Dk, lane);
+        pmkvq_cap<NB>(s, op);
+        uint32_t vis = 0;
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
             const int     tok  = pmkvq_first_cell(lane) + i/2*4 + i%2;
             const int64_t cell = tok < n ? op.cells[first + tok] : -1;
             if (cell >= 0 && cell < (int64_t) op.n_kv) {
+                const uint16_t m = mask_row[cell];
+                if (m != 0xfc00) {
+                    vis |= 1u << i;
 #pragma unroll
-                for (int b = 0; b < NB; ++b) {
-                    const uint16_t m = mask.row[b][cell];
-                    if (m != 0xfc00) {
-                        it.vis |= 1u << (8*b + i);
+                    for (int b = 0; b < NB; ++b) {
                         s[b][i] += q.slope[NB*t + b]*pmkvq_h2f(m);
                     }
                 }
             }
         }
-        if (!pmkvq_any(it.vis != 0)) {
+        if (!pmkvq_any(vis != 0)) {
             continue;
         }
-        rows.softmax(s, it.vis, false);
+        rows.softmax(s, vis, false);
         if (pmkvq_stage_twice<NS>()) {
             pmkvq_syncwarp();
             pmkvq_stage(stage_v, op.v_cur, op.v_nb_head, op.v_nb_token, head, first, n, Dv, lane, 32);
             pmkvq_syncwarp();
         }
-        pmkvq_v_first<16, NV, R, true>(buf, it.v, Dv, v0, lane);
-        pmkvq_values_halves<NV, NB, R, true>(rows, s, buf, it, false, Dv, v0, lane);
+        pmkvq_v_first<16, NV, R, true>(buf, values, Dv, v0, lane);
+        pmkvq_values_halves<NV, NB, R, true>(rows, s, buf, values, vis, false, Dv, v0, lane);
     }
 }

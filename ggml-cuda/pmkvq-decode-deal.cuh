@@ -21,7 +21,7 @@ static __device__ __forceinline__ pmkvq_part pmkvq_part_of(const pmkvq_seen & se
     if constexpr (!LISTED) {
         return { 0, first_tile + (int) blockIdx.y, (int) blockIdx.x, (int) gridDim.x };
     }
-    const int start = lane <= seen.n_lists ? (int) seen.start[lane] : INT32_MAX;
+    const int start = lane <= seen.n_lists ? (int) seen.start[pmkvq_opaque(lane)] : INT32_MAX;
     const int list  = pmkvq_popc(pmkvq_ballot(start <= (int) blockIdx.x)) - 1;
     const int first = pmkvq_shfl(start, list);
     const int next  = pmkvq_shfl(start, min(list + 1, seen.n_lists));
@@ -34,41 +34,53 @@ struct pmkvq_deal;
 // all items. What is counted are items
 template <>
 struct pmkvq_deal<false> {
-    int n;     // that there are
-    int n_work;
-    int turn;  // blocks of several sequences follow a pattern that must not meet the warps': a warp's place moves by so much
+    const pmkvq_seen & seen;
     int place; // in this round
     int start; // of this round
 
-    __device__ __forceinline__ pmkvq_deal(const pmkvq_seen &, const pmkvq_tiling &, const pmkvq_part & part, int n_all, int warp, int)
-        : n(n_all), n_work(part.used*PMKVQ_WARPS), turn(5%n_work), place(part.chunk*PMKVQ_WARPS + warp), start(0) {}
+    __device__ __forceinline__ pmkvq_deal(const pmkvq_seen & seen, const pmkvq_tiling &, const pmkvq_part & part, int warp, int)
+        : seen(seen), place(part.chunk*PMKVQ_WARPS + warp), start(0) {}
 
-    // from n on there is none
+    // of a round; made anew, as all that follows from the grid: registers are scarce
+    static __device__ __forceinline__ int n_work() {
+        return (int) gridDim.x*PMKVQ_WARPS;
+    }
+
+    // blocks of several sequences follow a pattern that must not meet the warps': a warp's place moves by so much
+    static __device__ __forceinline__ int turn() {
+        return n_work() > 5 ? 5 : 1;
+    }
+
     __device__ __forceinline__ int at() const {
         return start + place;
     }
 
+    // whether there is one
+    __device__ __forceinline__ bool here() const {
+        return at() < seen.n_items;
+    }
+
     // any item where there is none
     __device__ __forceinline__ int item() const {
-        return at() < n ? at() : 0;
+        return here() ? at() : 0;
     }
 
-    __device__ __forceinline__ int advance(int, int) {
-        start += n_work;
-        place += turn;
-        place -= place >= n_work ? n_work : 0;
-        return at();
+    __device__ __forceinline__ void advance(int, int) {
+        start += n_work();
+        place += turn();
+        place -= place >= n_work() ? n_work() : 0;
     }
 
-    // whether what comes after the last item is this warp's
-    __device__ __forceinline__ bool has_rest(int at, int, int) const {
-        return at == n;
+    // at the end: whether what comes after the last item is this warp's
+    __device__ __forceinline__ bool has_rest(int, int) const {
+        return at() == seen.n_items;
     }
 
     // whether it is that of one of the CTA's warps: where place n of the turns began
     __device__ __forceinline__ bool has_rest(const pmkvq_part & part) const {
-        const int first = (n - n/n_work*(n_work + turn))%n_work;
-        return (first < 0 ? first + n_work : first)/PMKVQ_WARPS == part.chunk;
+        const int n     = seen.n_items;
+        const int first = (n - n/n_work()*(n_work() + turn()))%n_work();
+        return (first < 0 ? first + n_work() : first)/PMKVQ_WARPS == part.chunk;
     }
 };
 
@@ -83,12 +95,12 @@ struct pmkvq_deal<true> {
     int entries;
 
     __device__ __forceinline__ pmkvq_deal(
-            const pmkvq_seen & seen, const pmkvq_tiling & tiling, const pmkvq_part & part, int n_all, int warp, int lane)
+            const pmkvq_seen & seen, const pmkvq_tiling & tiling, const pmkvq_part & part, int warp, int lane)
             : seen(seen), tiling(tiling), round(0) {
         // does not wait for the count: what lies beyond it is not used
-        take(part, n_all, warp, lane);
-        entries = (int) min((uint32_t) entries, (uint32_t) n_all - 1);
-        const int count  = min((int) seen.count[part.list], n_all);
+        take(part, seen.n_items, warp, lane);
+        entries = (int) min((uint32_t) entries, (uint32_t) seen.n_items - 1);
+        const int count  = min((int) seen.count[part.list], seen.n_items);
         const int first  = part.chunk*PMKVQ_WARPS + warp;
         const int n_work = part.used*PMKVQ_WARPS;
         n = first < count ? (count - first + n_work - 1)/n_work : 0;
@@ -99,8 +111,8 @@ struct pmkvq_deal<true> {
         entries = i < count ? (int) seen.list[(size_t) part.list*seen.n_items + i] : 0;
     }
 
-    __device__ __forceinline__ int at() const {
-        return round;
+    __device__ __forceinline__ bool here() const {
+        return round < n;
     }
 
     // by the whole warp
@@ -108,17 +120,16 @@ struct pmkvq_deal<true> {
         return pmkvq_shfl(entries, round%32);
     }
 
-    __device__ __forceinline__ int advance(int warp, int lane) {
+    __device__ __forceinline__ void advance(int warp, int lane) {
         if (++round%32 == 0) {
             const pmkvq_part part = pmkvq_part_of<true>(seen, tiling, 0, lane);
             take(part, (int) seen.count[part.list], warp, lane);
         }
-        return round;
     }
 
-    __device__ __forceinline__ bool has_rest(int at, int warp, int lane) const {
+    __device__ __forceinline__ bool has_rest(int warp, int lane) const {
         const pmkvq_part part = pmkvq_part_of<true>(seen, tiling, 0, lane);
-        return (at*part.used + part.chunk)*PMKVQ_WARPS + warp == (int) seen.count[part.list];
+        return (round*part.used + part.chunk)*PMKVQ_WARPS + warp == (int) seen.count[part.list];
     }
 
     __device__ __forceinline__ bool has_rest(const pmkvq_part & part) const {

@@ -4,43 +4,52 @@
 
 #include "pmkvq-seen.cuh"
 
-// an item as a lane sees it
+// an item as a lane sees it. In few registers: there is one that is multiplied, and the next one
 struct pmkvq_item {
-    int             index;  // of 64 cells
-    int             wk, wv; // widths
-    const uint8_t * k;      // subtile g/2, at the lane's first cell
-    const uint8_t * v;      // subtile t
-    uint32_t        vis;    // bit 8b + i: row b of the lane sees its cell i
-    bool            values; // some visible mask value is not 0
+    int      index; // of 64 cells
+    uint32_t k;     // where in the pool, in 8 bytes: subtile g/2, at the lane's first cell
+    uint32_t v;     // subtile t
+    uint32_t bits;  // i: the lane's rows see its cell i; 8: some visible mask value is not 0; from 16 and 24 on: widths
+
+    __device__ __forceinline__ int      wk()     const { return bits >> 16 & 0xff; }
+    __device__ __forceinline__ int      wv()     const { return bits >> 24; }
+    __device__ __forceinline__ uint32_t vis()    const { return bits & 0xff; }
+    __device__ __forceinline__ bool     values() const { return bits & 0x100; }
+
+    __device__ __forceinline__ const uint8_t * keys (const pmkvq_op_attn & op) const { return op.pool_k + (size_t) k*8; }
+    __device__ __forceinline__ const uint8_t * cells(const pmkvq_op_attn & op) const { return op.pool_v + (size_t) v*8; }
 };
 
 // what is asked for long before an item is resolved
 struct pmkvq_ahead {
     int      item;
     int      entries; // of the table: K in lanes 0..8, V in lanes 9..17
-    uint32_t mask[4]; // of the lane's cells, where all its rows have one token and the mask can be read in words
+    uint32_t mask[4]; // of the lane's cells, where the mask can be read in words
 };
 
-// how the lane's rows read the mask
-template <int NB>
+// how a lane reads the mask. Its rows have one token: two rows are of a tile that has one
 struct pmkvq_mask {
-    const uint16_t * row[NB];
-    bool             aligned; // for words
-    bool             same;    // all rows have one token
+    int  token;
+    bool aligned; // for words; from the host, and so in no register
 
-    // rows that there are not see what the tile's first token sees, so that they are not always something hidden
-    __device__ __forceinline__ pmkvq_mask(const pmkvq_op_attn & op, const pmkvq_tiling & tiling, int tile, int lane) {
+    // rows that there are not see what the tile's first token sees, so that there is not always something hidden. row: the lane's first
+    __device__ __forceinline__ pmkvq_mask(const pmkvq_op_attn & op, const pmkvq_tiling & tiling, int tile, int row, bool aligned) : aligned(aligned) {
         int first, h;
         tiling.row(tile, 0, op.n_tokens, first, h);
-        aligned = (op.mask_nb_token | (uintptr_t) op.mask)%4 == 0;
-        same    = true;
-#pragma unroll
-        for (int b = 0; b < NB; ++b) {
-            int token;
-            token  = tiling.row(tile, NB*(lane%4) + b, op.n_tokens, token, h) ? token : first;
-            row[b] = (const uint16_t *) ((const char *) op.mask + token*op.mask_nb_token);
-            same   = same && row[b] == row[0];
-        }
+        token = tiling.row(tile, row, op.n_tokens, token, h) ? token : first;
+    }
+
+    static bool is_aligned(const pmkvq_op_attn & op) {
+        return (op.mask_nb_token | (uintptr_t) op.mask)%4 == 0;
+    }
+
+    __device__ __forceinline__ const uint16_t * row(const pmkvq_op_attn & op) const {
+        return (const uint16_t *) ((const char *) op.mask + token*op.mask_nb_token);
+    }
+
+    // whether that of an item can be asked for ahead: all of the lane's cells lie in it
+    __device__ __forceinline__ bool ahead(const pmkvq_op_attn & op, int item) const {
+        return aligned && PMKVQ_ITEM*(item + 1) <= (int) op.n_kv;
     }
 };
 
@@ -74,14 +83,7 @@ static __device__ __forceinline__ uint32_t pmkvq_visible8(const uint16_t * row, 
     return bits;
 }
 
-// whether the mask of an item can be asked for ahead: all of the lane's cells lie in it
-template <int NB>
-static __device__ __forceinline__ bool pmkvq_mask_ahead(const pmkvq_op_attn & op, const pmkvq_mask<NB> & mask, int item) {
-    return mask.same && mask.aligned && PMKVQ_ITEM*(item + 1) <= (int) op.n_kv;
-}
-
-template <int NB>
-static __device__ __forceinline__ pmkvq_ahead pmkvq_ask(const pmkvq_op_attn & op, const pmkvq_mask<NB> & mask, int item, int lane) {
+static __device__ __forceinline__ pmkvq_ahead pmkvq_ask(const pmkvq_op_attn & op, const pmkvq_mask & mask, int item, int lane) {
     const int block = item/2;
     const int32_t * k = (const int32_t *) (op.table_k + block);
     const int32_t * v = (const int32_t *) (op.table_v + block);
@@ -90,16 +92,15 @@ static __device__ __forceinline__ pmkvq_ahead pmkvq_ask(const pmkvq_op_attn & op
     a.item    = item;
     a.entries = lane < 9 ? k[lane] : lane < 18 ? v[lane - 9] : 0;
     a.mask[0] = a.mask[1] = a.mask[2] = a.mask[3] = 0;
-    if (pmkvq_mask_ahead<NB>(op, mask, item)) {
-        pmkvq_mask_words(a.mask, mask.row[0], PMKVQ_ITEM*item + pmkvq_first_cell(lane));
+    if (mask.ahead(op, item)) {
+        pmkvq_mask_words(a.mask, mask.row(op), PMKVQ_ITEM*item + pmkvq_first_cell(lane));
     }
     return a;
 }
 
 // my_cell: of the current batch's token `lane`
-template <int NB>
 static __device__ __forceinline__ pmkvq_item pmkvq_resolve(
-        const pmkvq_op_attn & op, const pmkvq_ahead & ahead, const pmkvq_mask<NB> & mask, int head, int my_cell, int Dk, int Dv, int lane) {
+        const pmkvq_op_attn & op, const pmkvq_ahead & ahead, const pmkvq_mask & mask, int head, int my_cell, int Dk, int Dv, int lane) {
     const int g = lane/4;
     const int t = lane%4;
 
@@ -108,19 +109,19 @@ static __device__ __forceinline__ pmkvq_item pmkvq_resolve(
     pmkvq_item it;
     it.index = item;
 
-    const int wk = pmkvq_shfl(ahead.entries, 0);
-    const int wv = pmkvq_shfl(ahead.entries, 9);
+    int wk = pmkvq_shfl(ahead.entries, 0);
+    int wv = pmkvq_shfl(ahead.entries, 9);
     const bool ok = (wk == 16 || (op.group_k != 0 && (wk == 8 || wk == 4 || wk == 2)))
                  && (wv == 16 || (op.group_v != 0 && (wv == 8 || wv == 4 || wv == 2)));
-    it.wk = ok ? wk : 16;
-    it.wv = ok ? wv : 16;
+    wk = ok ? wk : 16;
+    wv = ok ? wv : 16;
 
     // what a lane multiplies: subtile g/2 of K, t of V; what it knows the visibility of: cells of subtile g/2
     const int sg = 4*(item%2) + g/2;
     const int st = 4*(item%2) + t;
     // subtiles of a page: 2^shift
-    const int shift_k = __clz(it.wk) - 27;
-    const int shift_v = __clz(it.wv) - 27;
+    const int shift_k = __clz(wk) - 27;
+    const int shift_v = __clz(wv) - 27;
     const int pk = pmkvq_shfl(ahead.entries,  1 + (sg >> shift_k));
     const int pg = pmkvq_shfl(ahead.entries, 10 + (sg >> shift_v));
     const int pv = pmkvq_shfl(ahead.entries, 10 + (st >> shift_v));
@@ -129,25 +130,15 @@ static __device__ __forceinline__ pmkvq_item pmkvq_resolve(
     const bool ok_g = pg >= 0 && pg < (int) op.n_pages_v;
     const bool ok_v = pv >= 0 && pv < (int) op.n_pages_v;
 
-    it.k = op.pool_k + ((size_t) head*op.n_pages_k + (ok_k ? pk : 0))*(32*Dk) + (sg & ((1 << shift_k) - 1))*(2*it.wk*Dk)
-         + g%2*(it.wk == 16 ? 4*Dk : 8);
-    it.v = op.pool_v + ((size_t) head*op.n_pages_v + (ok_v ? pv : 0))*(32*Dv) + (st & ((1 << shift_v) - 1))*(2*it.wv*Dv);
+    it.k = (uint32_t) (((size_t) head*op.n_pages_k + (ok_k ? pk : 0))*(4*Dk)) + (sg & ((1 << shift_k) - 1))*(wk*Dk/4) + g%2*(wk == 16 ? Dk/2 : 1);
+    it.v = (uint32_t) (((size_t) head*op.n_pages_v + (ok_v ? pv : 0))*(4*Dv)) + (st & ((1 << shift_v) - 1))*(wv*Dv/4);
 
-    it.vis    = 0;
-    it.values = false;
-    const int first = PMKVQ_ITEM*item + 16*(g/2);
-    const int cell  = first + 2*(g%2);
+    const int first  = PMKVQ_ITEM*item + 16*(g/2);
+    uint32_t  vis    = 0;
+    bool      values = false;
     if (ok && ok_k && ok_g) {
-        if (mask.same) {
-            const uint32_t bits = pmkvq_mask_ahead<NB>(op, mask, item) ? pmkvq_visible_words(ahead.mask, it.values)
-                                : pmkvq_visible8(mask.row[0], cell, op.n_kv, mask.aligned, it.values);
-            it.vis = NB == 1 ? bits : bits*0x0101;
-        } else {
-#pragma unroll
-            for (int b = 0; b < NB; ++b) {
-                it.vis |= pmkvq_visible8(mask.row[b], cell, op.n_kv, mask.aligned, it.values) << (8*b);
-            }
-        }
+        vis = mask.ahead(op, item) ? pmkvq_visible_words(ahead.mask, values)
+                                   : pmkvq_visible8(mask.row(op), first + 2*(g%2), op.n_kv, mask.aligned, values);
     }
     // the current batch is not read from the cache
     if (op.k_cur) {
@@ -158,23 +149,18 @@ static __device__ __forceinline__ pmkvq_item pmkvq_resolve(
                 const int x = pmkvq_shfl(c, __ffs(here) - 1) - first;
                 here &= here - 1;
                 if (x >= 0 && x < 16 && x/2%2 == g%2) {
-                    it.vis &= ~(0x0101u << (x/4*2 + x%2));
+                    vis &= ~(1u << (x/4*2 + x%2));
                 }
             }
         }
     }
+    it.bits = vis | (values ? 0x100 : 0) | wk << 16 | wv << 24;
     return it;
-}
-
-// whether all rows of the warp see all cells of an item
-template <int NB>
-static __device__ __forceinline__ bool pmkvq_sees_all(const pmkvq_item & it) {
-    return pmkvq_all(it.vis == (1u << 8*NB) - 1);
 }
 
 // cells of subtile t that any row of the warp sees: bit 4u + i, cell i of quad u
 static __device__ __forceinline__ uint32_t pmkvq_seen16(uint32_t vis, int lane) {
-    uint32_t mine = (vis | vis >> 8) & 0xff;
+    uint32_t mine = vis;
     mine |= pmkvq_shfl_xor(mine, 1);
     mine |= pmkvq_shfl_xor(mine, 2);
     const uint32_t a = (uint32_t) pmkvq_shfl((int) mine, lane%4*8);     // cells 0 and 1 of the quads

@@ -64,15 +64,15 @@ struct pmkvq_rows {
         }
     }
 
-    // scores become weights, and what was summed up is made less where there is a new maximum. vis: bit 8b + i: row b sees cell i.
-    // full: everything is seen
+    // scores become weights, and what was summed up is made less where there is a new maximum. vis: bit i: the rows see cell i. full: everything
+    // is seen
     __device__ __forceinline__ void softmax(float (&s)[NB][8], uint32_t vis, bool full) {
         if (!full) {
 #pragma unroll
             for (int b = 0; b < NB; ++b) {
 #pragma unroll
                 for (int i = 0; i < 8; ++i) {
-                    s[b][i] = vis >> (8*b + i) & 1 ? s[b][i] : -PMKVQ_INF;
+                    s[b][i] = vis >> i & 1 ? s[b][i] : -PMKVQ_INF;
                 }
             }
         }

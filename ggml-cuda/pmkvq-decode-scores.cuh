@@ -47,10 +47,10 @@ static __device__ __forceinline__ void pmkvq_scores(
         float (&s)[NB][8], uint32_t (&buf)[R][8], const pmkvq_params8 & one, const pmkvq_op_attn & op, const pmkvq_queries<NB> & q, const pmkvq_item & it,
         int head, int D, int lane) {
     if constexpr (W == 16) {
-        pmkvq_scores_halves<NS, NB, R>(s, buf, q, it.k, D, lane);
+        pmkvq_scores_halves<NS, NB, R>(s, buf, q, it.keys(op), D, lane);
     } else if constexpr (!MULTI) {
         int acc[NB][4][4];
-        pmkvq_k_codes<W, NS, NB, R>(acc, buf, it.k, q.template codes<W>(), D, lane, 0, D);
+        pmkvq_k_codes<W, NS, NB, R>(acc, buf, it.keys(op), q.template codes<W>(), D, lane, 0, D);
 #pragma unroll
         for (int b = 0; b < NB; ++b) {
 #pragma unroll
@@ -71,10 +71,10 @@ static __device__ __forceinline__ void pmkvq_scores(
         for (int gi = 0; gi < n_groups; ++gi) {
             const pmkvq_params8 p = pmkvq_params8::load(op.params_k, it.index/2, pmkvq_cell_in_block(it, lane), head, op.n_head_kv, gi, n_groups);
             if (gi > 0) {
-                pmkvq_k_first<W, NS, R>(buf, it.k, D, lane);
+                pmkvq_k_first<W, NS, R>(buf, it.keys(op), D, lane);
             }
             int acc[NB][4][4];
-            pmkvq_k_codes<W, NS, NB, R>(acc, buf, it.k, q.template codes<W>(), D, lane, gi*op.group_k, (gi + 1)*op.group_k);
+            pmkvq_k_codes<W, NS, NB, R>(acc, buf, it.keys(op), q.template codes<W>(), D, lane, gi*op.group_k, (gi + 1)*op.group_k);
 #pragma unroll
             for (int b = 0; b < NB; ++b) {
 #pragma unroll
@@ -86,10 +86,8 @@ static __device__ __forceinline__ void pmkvq_scores(
     }
 }
 
-// cap, and what the mask adds
 template <int NB>
-static __device__ __forceinline__ void pmkvq_bias(
-        float (&s)[NB][8], const pmkvq_op_attn & op, const pmkvq_queries<NB> & q, const pmkvq_mask<NB> & mask, const pmkvq_item & it, int lane) {
+static __device__ __forceinline__ void pmkvq_cap(float (&s)[NB][8], const pmkvq_op_attn & op) {
     if (op.softcap != 0.0f) {
 #pragma unroll
         for (int b = 0; b < NB; ++b) {
@@ -101,15 +99,22 @@ static __device__ __forceinline__ void pmkvq_bias(
             }
         }
     }
-    if (pmkvq_any(it.values)) {
-        const int cell = PMKVQ_ITEM*it.index + pmkvq_first_cell(lane);
+}
+
+// cap, and what the mask adds
+template <int NB>
+static __device__ __forceinline__ void pmkvq_bias(
+        float (&s)[NB][8], const pmkvq_op_attn & op, const pmkvq_queries<NB> & q, const pmkvq_mask & mask, const pmkvq_item & it, int lane) {
+    pmkvq_cap<NB>(s, op);
+    if (pmkvq_any(it.values())) {
+        const uint16_t * row = mask.row(op) + PMKVQ_ITEM*it.index + pmkvq_first_cell(lane);
 #pragma unroll
-        for (int b = 0; b < NB; ++b) {
-            const float slope = q.slope[NB*(lane%4) + b];
+        for (int i = 0; i < 8; ++i) {
+            if (it.vis() >> i & 1) {
+                const float m = pmkvq_h2f(row[i/2*4 + i%2]);
 #pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                if (it.vis >> (8*b + i) & 1) {
-                    s[b][i] += slope*pmkvq_h2f(mask.row[b][cell + i/2*4 + i%2]);
+                for (int b = 0; b < NB; ++b) {
+                    s[b][i] += q.slope[NB*(lane%4) + b]*m;
                 }
             }
         }
@@ -119,13 +124,13 @@ static __device__ __forceinline__ void pmkvq_bias(
 // weights times 16-bit values
 template <int NV, int NB, int R, bool SHARED = false>
 static __device__ __forceinline__ void pmkvq_values_halves(
-        pmkvq_rows<NV, NB> & rows, const float (&s)[NB][8], uint32_t (&buf)[R][8], const pmkvq_item & it, bool full, int D, int v0, int lane) {
+        pmkvq_rows<NV, NB> & rows, const float (&s)[NB][8], uint32_t (&buf)[R][8], const uint8_t * values, uint32_t vis, bool full, int D, int v0, int lane) {
     uint32_t w[4][2];
     pmkvq_weights_halves<NV, NB>(rows, w, s);
     if (full) {
-        pmkvq_v_halves<true,  NV, NB, R, SHARED>(rows, buf, it.v, w, 1.0f/16384.0f, D, v0, lane, 0);
+        pmkvq_v_halves<true,  NV, NB, R, SHARED>(rows, buf, values, w, 1.0f/16384.0f, D, v0, lane, 0);
     } else {
-        pmkvq_v_halves<false, NV, NB, R, SHARED>(rows, buf, it.v, w, 1.0f/16384.0f, D, v0, lane, pmkvq_seen16(it.vis, lane));
+        pmkvq_v_halves<false, NV, NB, R, SHARED>(rows, buf, values, w, 1.0f/16384.0f, D, v0, lane, pmkvq_seen16(vis, lane));
     }
 }
 
@@ -135,10 +140,9 @@ static __device__ __forceinline__ void pmkvq_values(
         pmkvq_rows<NV, NB> & rows, const float (&s)[NB][8], uint32_t (&buf)[R][8], const pmkvq_params8 & one, const pmkvq_op_attn & op,
         const pmkvq_item & it, bool full, int head, int D, int v0, int lane) {
     if constexpr (W == 16) {
-        pmkvq_values_halves<NV, NB, R>(rows, s, buf, it, full, D, v0, lane);
+        pmkvq_values_halves<NV, NB, R>(rows, s, buf, it.cells(op), it.vis(), full, D, v0, lane);
     } else {
         const int n_groups = pmkvq_groups<MULTI>(D, op.group_v);
-        const uint32_t seen = (it.vis | it.vis >> 8) & 0xff;
 
 #pragma unroll
         for (int b = 0; b < NB; ++b) {
@@ -156,16 +160,16 @@ static __device__ __forceinline__ void pmkvq_values(
                 p = pmkvq_params8::load(op.params_v, it.index/2, pmkvq_cell_in_block(it, lane), head, op.n_head_kv, gi, n_groups);
             }
             if (!full) {
-                p.keep(seen);
+                p.keep(it.vis());
             }
             uint32_t w[NB][4];
             float    low[NB];
             float    unit[NB];
             pmkvq_weights_codes<W, NB>(w, low, unit, s, p);
             if (MULTI && gi > 0) {
-                pmkvq_v_first<W, NV, R>(buf, it.v, D, v0, lane);
+                pmkvq_v_first<W, NV, R>(buf, it.cells(op), D, v0, lane);
             }
-            pmkvq_v_codes<W, NV, NB, R>(rows, buf, it.v, w, unit, D, v0, lane, d0, d1);
+            pmkvq_v_codes<W, NV, NB, R>(rows, buf, it.cells(op), w, unit, D, v0, lane, d0, d1);
 
             if (!MULTI) {
 #pragma unroll

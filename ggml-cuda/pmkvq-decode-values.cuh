@@ -157,6 +157,9 @@ static __device__ __forceinline__ void pmkvq_v_halves(
             };
             pmkvq_mma_f16(acc[2*(n%2) + j], a, w[u][0], w[u][1]);
         }
+        if (NB == 2 && n%4 == 3) {
+            pmkvq_syncwarp(); // the compiler would ask for all of it at once, and spill
+        }
         if (n + R < N) {
             pmkvq_v_load<16, SHARED>(buf[n%R], data, n + R, D, v0, lane);
         }

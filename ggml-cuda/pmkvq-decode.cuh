@@ -12,22 +12,24 @@
 #include "pmkvq-decode-scores.cuh"
 
 template <int NS, int R>
-static __device__ __forceinline__ void pmkvq_first_k(uint32_t (&buf)[R][8], const pmkvq_item & it, int D, int lane) {
-    switch (it.wk) {
-        case 16: pmkvq_k_first<16, NS, R>(buf, it.k, D, lane); break;
-        case  8: pmkvq_k_first< 8, NS, R>(buf, it.k, D, lane); break;
-        case  4: pmkvq_k_first< 4, NS, R>(buf, it.k, D, lane); break;
-        case  2: pmkvq_k_first< 2, NS, R>(buf, it.k, D, lane); break;
+static __device__ __forceinline__ void pmkvq_first_k(uint32_t (&buf)[R][8], const pmkvq_op_attn & op, const pmkvq_item & it, int D, int lane) {
+    const uint8_t * keys = it.keys(op);
+    switch (it.wk()) {
+        case 16: pmkvq_k_first<16, NS, R>(buf, keys, D, lane); break;
+        case  8: pmkvq_k_first< 8, NS, R>(buf, keys, D, lane); break;
+        case  4: pmkvq_k_first< 4, NS, R>(buf, keys, D, lane); break;
+        case  2: pmkvq_k_first< 2, NS, R>(buf, keys, D, lane); break;
     }
 }
 
 template <int NV, int R>
-static __device__ __forceinline__ void pmkvq_first_v(uint32_t (&buf)[R][8], const pmkvq_item & it, int D, int v0, int lane) {
-    switch (it.wv) {
-        case 16: pmkvq_v_first<16, NV, R>(buf, it.v, D, v0, lane); break;
-        case  8: pmkvq_v_first< 8, NV, R>(buf, it.v, D, v0, lane); break;
-        case  4: pmkvq_v_first< 4, NV, R>(buf, it.v, D, v0, lane); break;
-        case  2: pmkvq_v_first< 2, NV, R>(buf, it.v, D, v0, lane); break;
+static __device__ __forceinline__ void pmkvq_first_v(uint32_t (&buf)[R][8], const pmkvq_op_attn & op, const pmkvq_item & it, int D, int v0, int lane) {
+    const uint8_t * values = it.cells(op);
+    switch (it.wv()) {
+        case 16: pmkvq_v_first<16, NV, R>(buf, values, D, v0, lane); break;
+        case  8: pmkvq_v_first< 8, NV, R>(buf, values, D, v0, lane); break;
+        case  4: pmkvq_v_first< 4, NV, R>(buf, values, D, v0, lane); break;
+        case  2: pmkvq_v_first< 2, NV, R>(buf, values, D, v0, lane); break;
     }
 }
 
@@ -35,7 +37,7 @@ static __device__ __forceinline__ void pmkvq_first_v(uint32_t (&buf)[R][8], cons
 // lane has under way on either side. CTAS: on a multiprocessor. LISTED: there are lists of what tiles see
 template <int NS, int NV, int NB, bool MULTI, bool EXACT, int R, int CTAS, bool LISTED>
 static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
-        const pmkvq_op_attn op, const pmkvq_tiling tiling, const pmkvq_seen seen, int first_tile, int n_stage) {
+        const pmkvq_op_attn op, const pmkvq_tiling tiling, const pmkvq_seen seen, int first_tile, int n_stage, bool mask_aligned) {
     PMKVQ_DYNAMIC_SHARED(smem);
 
     pmkvq_start_next();
@@ -60,14 +62,12 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     uint16_t * stage   = (uint16_t *) (records + PMKVQ_WARPS*pmkvq_record<NV, NB>());
 
     // the first item's bytes are asked for before the queries are made ready
-    const int n_all = min(2*(int) op.n_blocks, ((int) op.n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM);
-    pmkvq_deal<LISTED> deal(seen, tiling, part, n_all, warp, lane);
-    int at = deal.at();
+    pmkvq_deal<LISTED> deal(seen, tiling, part, warp, lane);
     const int my_cell = op.k_cur && lane < (int) op.n_tokens ? (int) op.cells[lane] : -1;
 
-    const pmkvq_mask<NB> mask(op, tiling, part.tile, lane);
+    const pmkvq_mask mask(op, tiling, part.tile, NB*(lane%4), mask_aligned);
 
-    pmkvq_ahead ahead = pmkvq_ask<NB>(op, mask, deal.item(), lane);
+    pmkvq_ahead ahead = pmkvq_ask(op, mask, deal.item(), lane);
 
     constexpr bool one = EXACT && !MULTI; // group, and head dimensions that a warp's lanes take four of
     float rows_q[NB][4];
@@ -81,33 +81,33 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     pmkvq_params8 kp = {};
     pmkvq_params8 vp = {};
     auto first_k = [&](const pmkvq_item & it) {
-        pmkvq_first_k<NS, R>(kbuf, it, Dk, lane);
-        if (!MULTI && it.wk != 16) {
+        pmkvq_first_k<NS, R>(kbuf, op, it, Dk, lane);
+        if (!MULTI && it.wk() != 16) {
             kp = pmkvq_params8::load(op.params_k, it.index/2, pmkvq_cell_in_block(it, lane), head, op.n_head_kv, 0, 1);
         }
     };
 
     auto first_v = [&](const pmkvq_item & it) {
-        pmkvq_first_v<NV, R>(vbuf, it, Dv, v0, lane);
-        if (!MULTI && it.wv != 16) {
+        pmkvq_first_v<NV, R>(vbuf, op, it, Dv, v0, lane);
+        if (!MULTI && it.wv() != 16) {
             vp = pmkvq_params8::load(op.params_v, it.index/2, pmkvq_cell_in_block(it, lane), head, op.n_head_kv, 0, 1);
         }
     };
 
     pmkvq_item it;
-    it.wk = 16;
+    it.bits = 0;
+    bool here = deal.here();
     bool live = false;
-    if (at < deal.n) {
-        it   = pmkvq_resolve<NB>(op, ahead, mask, head, my_cell, Dk, Dv, lane);
-        live = pmkvq_any(it.vis != 0);
+    if (here) {
+        it   = pmkvq_resolve(op, ahead, mask, head, my_cell, Dk, Dv, lane);
+        live = pmkvq_any(it.vis() != 0);
         if (live) {
             first_k(it);
             first_v(it);
         }
+        deal.advance(warp, lane);
     }
-
-    int next_at = deal.advance(warp, lane);
-    ahead = pmkvq_ask<NB>(op, mask, deal.item(), lane);
+    ahead = pmkvq_ask(op, mask, deal.item(), lane);
 
     if constexpr (one) {
         q.template put_rows<64*NS, NB>(rows_q, op, tiling, part.tile, head, NB*warp);
@@ -123,10 +123,10 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
 
     pmkvq_rows<NV, NB> rows;
 
-    while (at < deal.n) {
+    while (here) {
         float s[NB][8];
         if (live) {
-            switch (it.wk) {
+            switch (it.wk()) {
                 case 16: pmkvq_scores<16, NS, NB, R, MULTI>(s, kbuf, kp, op, q, it, head, Dk, lane); break;
                 case  8: pmkvq_scores< 8, NS, NB, R, MULTI>(s, kbuf, kp, op, q, it, head, Dk, lane); break;
                 case  4: pmkvq_scores< 4, NS, NB, R, MULTI>(s, kbuf, kp, op, q, it, head, Dk, lane); break;
@@ -134,39 +134,38 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
             }
         }
         // the next item's keys
-        int after = deal.n;
         pmkvq_item next;
+        const bool next_here = deal.here();
         bool next_live = false;
-        if (next_at < deal.n) {
-            next      = pmkvq_resolve<NB>(op, ahead, mask, head, my_cell, Dk, Dv, lane);
-            next_live = pmkvq_any(next.vis != 0);
-            after     = deal.advance(warp, lane);
-            ahead     = pmkvq_ask<NB>(op, mask, deal.item(), lane);
+        if (next_here) {
+            next      = pmkvq_resolve(op, ahead, mask, head, my_cell, Dk, Dv, lane);
+            next_live = pmkvq_any(next.vis() != 0);
+            deal.advance(warp, lane);
+            ahead     = pmkvq_ask(op, mask, deal.item(), lane);
             if (next_live) {
                 first_k(next);
             }
         }
         if (live) {
-            const bool full = pmkvq_sees_all<NB>(it);
+            const bool full = pmkvq_all(it.vis() == 0xff); // all rows see all cells
             pmkvq_bias<NB>(s, op, q, mask, it, lane);
-            rows.softmax(s, it.vis, full);
-            switch (it.wv) {
+            rows.softmax(s, it.vis(), full);
+            switch (it.wv()) {
                 case 16: pmkvq_values<16, NV, NB, R, MULTI>(rows, s, vbuf, vp, op, it, full, head, Dv, v0, lane); break;
                 case  8: pmkvq_values< 8, NV, NB, R, MULTI>(rows, s, vbuf, vp, op, it, full, head, Dv, v0, lane); break;
                 case  4: pmkvq_values< 4, NV, NB, R, MULTI>(rows, s, vbuf, vp, op, it, full, head, Dv, v0, lane); break;
                 default: pmkvq_values< 2, NV, NB, R, MULTI>(rows, s, vbuf, vp, op, it, full, head, Dv, v0, lane); break;
             }
         }
-        at      = next_at;
-        next_at = after;
-        it      = next;
-        live    = next_live;
+        it   = next;
+        here = next_here;
+        live = next_live;
         if (live) {
             first_v(it);
         }
     }
 
-    if (op.k_cur && deal.has_rest(at, warp, lane)) {
+    if (op.k_cur && deal.has_rest(warp, lane)) {
         pmkvq_current<NS, NV, NB, R>(rows, op, q, mask, stage, n_stage, head, Dk, Dv, v0, lane);
     }
 
@@ -190,7 +189,7 @@ static int pmkvq_launch_decode(const pmkvq_op_attn & op, const pmkvq_tiling & ti
         const int  y = LISTED ? tiling.parts : min(tiling.tiles - first, most);
         const dim3 grid(LISTED ? seen.n_ctas : pmkvq_chunks_used(op, tiling.tiles, z), y, z);
         PMKVQ_LAUNCH_EARLY((pmkvq_attn_decode<NS, NV, NB, MULTI, EXACT, R, CTAS, LISTED>), grid, dim3(PMKVQ_THREADS), bytes, stream,
-            op, tiling, seen, first, pmkvq_n_stage(op, NS));
+            op, tiling, seen, first, pmkvq_n_stage(op, NS), pmkvq_mask::is_aligned(op));
         err = cudaGetLastError();
     }
     return err;

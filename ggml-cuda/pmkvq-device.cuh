@@ -133,6 +133,10 @@ static __device__ __forceinline__ uint4 pmkvq_ldg_stream(const uint4 * p) {
     return __ldcs(p);
 }
 
+static __device__ __forceinline__ uint2 pmkvq_ldg8_stream(const uint2 * p) {
+    return __ldcs(p);
+}
+
 static __device__ __forceinline__ uint2 pmkvq_ldg8(const uint2 * p) {
     return __ldg(p);
 }

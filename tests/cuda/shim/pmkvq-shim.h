@@ -238,6 +238,10 @@ static inline uint4 pmkvq_ldg_stream(const uint4 * p) {
     return __ldcs(p);
 }
 
+static inline uint2 pmkvq_ldg8_stream(const uint2 * p) {
+    return __ldcs(p);
+}
+
 static inline uint4 pmkvq_ldg(const uint4 * p) {
     return __ldg(p);
 }
