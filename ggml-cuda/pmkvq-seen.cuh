@@ -9,12 +9,9 @@
 
 #include "pmkvq-attn-common.cuh"
 
-// of decoding: what a CTA has, CTAs of a multiprocessor
-#define PMKVQ_WARPS       4
-#define PMKVQ_THREADS     (32*PMKVQ_WARPS)
-#ifndef PMKVQ_DECODE_CTAS
-#define PMKVQ_DECODE_CTAS 2
-#endif
+// what a CTA of decoding has
+#define PMKVQ_WARPS   4
+#define PMKVQ_THREADS (32*PMKVQ_WARPS)
 
 // query rows of a tile. Four of them are a token's with the usual ratio of heads, so that tokens of several sequences are apart; large
 // head dimensions leave no registers for more

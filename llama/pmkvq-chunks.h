@@ -6,6 +6,11 @@
 
 #define PMKVQ_FEW 16 // the most query tokens of a decode
 
+// thread blocks of a decode on a multiprocessor
+#ifndef PMKVQ_DECODE_CTAS
+#define PMKVQ_DECODE_CTAS 2
+#endif
+
 // partial results of many tokens take no more than those of as many tokens in one part: a batch of 512 in two parts fills a GPU
 #define PMKVQ_ROWS 1024
 
@@ -23,7 +28,7 @@ static inline uint32_t pmkvq_n_chunk_gpu(int64_t n_sm, int64_t rows_most, int64_
 
     const int64_t kv = clamp(n_head_kv, 1, INT32_MAX);
 
-    // a thread block takes a KV head and some of its queries, two blocks on each multiprocessor; of many, 256 queries, and one block
+    // a thread block takes a KV head and some of its queries, several blocks on each multiprocessor; of many, 256 queries, and one block
     const bool    few     = n_tokens <= PMKVQ_FEW;
     const int64_t rows    = few ? pmkvq_rows_few(n_head/kv) : 256;
     const int64_t n_tiles = clamp((n_tokens*(n_head/kv) + rows - 1)/rows, 1, INT32_MAX);
@@ -34,7 +39,7 @@ static inline uint32_t pmkvq_n_chunk_gpu(int64_t n_sm, int64_t rows_most, int64_
     const int64_t most = few ? clamp(PMKVQ_ROWS_LEAST/clamp(n_tokens, 1, INT32_MAX), 1, 128) : clamp(rows_most/n_tokens, 1, 32);
 
     // a part has at least 256 cells
-    const int64_t fill = room*(few ? 2 : 1)*n_sm/(kv*n_tiles);
+    const int64_t fill = room*(few ? PMKVQ_DECODE_CTAS : 1)*n_sm/(kv*n_tiles);
 
     return clamp((n_kv + 255)/256, 1, clamp(fill, 1, most));
 }

@@ -10,7 +10,8 @@
 
 Nothing is built that is newer than its sources. nvcc is found, or fetched, as for the build
 (scripts/cuda_toolkit.py); --arch is that of the machine's GPU, or 90. CXX is the C++ compiler of the shim. PMKVQ_SHIM_CHECK=1 builds a
-shim that looks at every access to memory (slower; its name is libpmkvq_shim_check.so).
+shim that looks at every access to memory (slower; its name is libpmkvq_shim_check.so). PMKVQ_CUDA_FLAGS: more flags for nvcc, to compare
+variants of a kernel.
 """
 
 import argparse
@@ -164,6 +165,7 @@ def build_gpu(out, arch, tree_name):
     includes = [f"-I{p}" for p in [*INCLUDES[:3], *(tree / "ggml" / f for f in ("src/ggml-cuda", "src", "include"))]]
     # ggml's own flags
     flags = ["-std=c++17", "-O3", f"-arch=sm_{arch}", "-use_fast_math", "-extended-lambda", "-lineinfo", "-Xcompiler", "-fPIC"]
+    flags += shlex.split(os.environ.get("PMKVQ_CUDA_FLAGS") or "")
 
     def compile_one(_):
         return [nvcc, *flags, *includes]

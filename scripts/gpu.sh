@@ -2,7 +2,7 @@
 # What is run on a machine with a GPU that has no Rust: what scripts/gpu_pack.sh put into .gpu/, in the stages that are named.
 #
 #   scripts/gpu.sh all [SECONDS]       everything, the most valuable first, in so many seconds (500)
-#   scripts/gpu.sh STAGE...            smi tests sanitize kernels model steps same deep
+#   scripts/gpu.sh STAGE...            smi tests sanitize kernels variants model steps same deep
 #   scripts/gpu.sh --dry-run all       without a GPU: that every file, program and option is there, at tiny sizes
 #
 #   smi                 the card and its clocks, as found
@@ -11,11 +11,12 @@
 #   bench quick|full|prefill   the tables of tests/cuda/bench.rs alone
 #   kernels             those, upstream's attention at the same shapes, and both side by side
 #   model               an 8B model at 8,192 and 32,768 with every cache; deep: a quarter of its layers at 131,072
+#   variants            the decode's benchmark with each of the kernels that gpu_pack.sh's VARIANTS named, tests first
 #   steps               the slowest step of a generation, everything shrinking at once, how often CUDA graphs are captured
 #   same                answers on the GPU, with half of the layers there, with the KV cache on the CPU, with shifted positions and
 #                       from saved states, against the CPU's
 #
-# Logs go to $OUT as they come, a summary to stdout and $OUT/summary.txt, eight files in all. Nothing of the card is changed.
+# Logs go to $OUT as they come, a summary to stdout and $OUT/summary.txt, nine files in all. Nothing of the card is changed.
 
 cd "$(dirname "$0")/.." || exit 1
 out=${OUT:-.gpu/out}
@@ -174,6 +175,17 @@ do_kernels() {
     tables kernels kernels.log 60
 }
 
+do_variants() {
+    for packed in .gpu/libpmkvq_variant_*.so.xz; do
+        [ -f "$packed" ] || continue
+        variant=$(basename "$packed" .so.xz)
+        library=$(unpacked "$variant.so")
+        stage "$variant" variants.log 60 env PMKVQ_CUDA_LIB="$library" "$tests" --test-threads="${THREADS:-8}" small_
+        stage "bench_$variant" variants.log 60 env PMKVQ_CUDA_LIB="$library" PMKVQ_BENCH=quick "$tests" --test-threads=1 --ignored --nocapture bench
+        tables "bench_$variant" variants.log 60
+    done
+}
+
 # whole NAME LOG SECONDS SCRIPT ARGUMENTS...: one of the scripts that run programs
 whole() {
     whole=$1 log_name=$2 most=$3 script=$4
@@ -194,7 +206,7 @@ do_steps() { whole steps steps.log "${STEPS_S:-120}" bench_gpu.py steps --folder
 do_same() { whole same same.log "${SAME_S:-120}" gpu_same.py; }
 
 do_all() {
-    for s in smi tests sanitize kernels model steps same deep; do
+    for s in smi tests sanitize kernels variants model steps same deep; do
         "do_$s"
     done
 }
@@ -220,10 +232,10 @@ while [ $# -gt 0 ]; do
             esac
             [ -n "$dry" ] || deadline=$(($(now) + most))
             do_all ;;
-        smi | sanitize | kernels | model | steps | same | deep) "do_$1" ;;
+        smi | sanitize | kernels | variants | model | steps | same | deep) "do_$1" ;;
         tests)
             case ${2:-smi} in
-                smi | sanitize | bench | kernels | model | steps | same | deep) do_tests ;;
+                smi | sanitize | bench | kernels | variants | model | steps | same | deep) do_tests ;;
                 *) do_tests "$2"; shift ;;
             esac ;;
         bench)

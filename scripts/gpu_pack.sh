@@ -5,6 +5,7 @@
 #   scripts/gpu_pack.sh            with nvcc and feature cuda, for a machine with a GPU
 #   CPU=1 scripts/gpu_pack.sh      without: the shim and a build for the CPU, to try scripts/gpu.sh --dry-run
 #
+# VARIANTS: names and flags of kernels that are compared with the others by gpu.sh variants, "ctas3=-DPMKVQ_DECODE_CTAS=3 ...".
 # TREE: a llama.cpp tree with ggml's headers, else the build's own. PMKVQ_CUDA_HOME, PMKVQ_LLAMA_BUILD and so on as in docs/build.md.
 # GPU_PROGRAM: a program that is built already.
 
@@ -36,6 +37,13 @@ else
     library=$(python3 scripts/cuda_lib.py gpu --arch "${ARCH:-90}" ${TREE:+--tree "$TREE"})
 fi
 cp "$library" .gpu/
+if [ -z "${CPU:-}" ]; then
+    for variant in ${VARIANTS:-}; do
+        name=${variant%%=*}
+        library=$(PMKVQ_CUDA_FLAGS=${variant#*=} python3 scripts/cuda_lib.py gpu --arch "${ARCH:-90}" ${TREE:+--tree "$TREE"} --out "target/cuda-$name")
+        cp "$library" ".gpu/libpmkvq_variant_$name.so"
+    done
+fi
 ${CC:-cc} -shared -fPIC -O2 -o .gpu/graphs.so tests/cuda/graphs.c -ldl
 
 [ -n "${CPU:-}" ] && features= || features=--features=cuda
