@@ -7,7 +7,7 @@ int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, const void * seen, v
 int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, const void * seen, void * stream_) {
     cudaStream_t stream = (cudaStream_t) stream_;
 
-    const bool few = pmkvq_decode_rows(op.n_head/op.n_head_kv, op.head_dim_k) == 4;
+    const bool few = pmkvq_decode_rows(op) == 4;
     switch ((op.head_dim_k + 63)/64) {
         case 1:  return few ? pmkvq_launch_decode<1, 1, 1, true, false, 2, PMKVQ_DECODE_CTAS>(op, seen, stream)
                             : pmkvq_launch_decode<1, 1, 2, true, false, 2, PMKVQ_DECODE_CTAS>(op, seen, stream);

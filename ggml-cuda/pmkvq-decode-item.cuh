@@ -27,7 +27,7 @@ struct pmkvq_ahead {
     uint32_t mask[4]; // of the lane's cells, where the mask can be read in words
 };
 
-// how a lane reads the mask. Its rows have one token: two rows are of a tile that has one
+// how a lane reads the mask. Its rows have one token (pmkvq_decode_rows)
 struct pmkvq_mask {
     int  token;
     bool aligned; // for words; from the host, and so in no register

@@ -12,7 +12,7 @@ int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, const void * seen, void * s
     if (!one || op.head_dim_k != op.head_dim_v || (op.head_dim_k != 64 && op.head_dim_k != 128)) {
         return pmkvq_cuda_attn_decode_groups(op, seen, stream_);
     }
-    if (pmkvq_decode_rows(op.n_head/op.n_head_kv, op.head_dim_k) == 4) {
+    if (pmkvq_decode_rows(op) == 4) {
         return op.head_dim_k == 64 ? pmkvq_launch_decode<1, 1, 1, false, true, 2, PMKVQ_DECODE_CTAS>(op, seen, stream)
                                    : pmkvq_launch_decode<2, 2, 1, false, true, 2, PMKVQ_DECODE_CTAS>(op, seen, stream);
     }

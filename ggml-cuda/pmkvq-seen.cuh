@@ -13,10 +13,14 @@
 #define PMKVQ_WARPS   4
 #define PMKVQ_THREADS (32*PMKVQ_WARPS)
 
-// query rows of a tile. Four of them are a token's with the usual ratio of heads, so that tokens of several sequences are apart; large
-// head dimensions leave no registers for more
-static inline int pmkvq_decode_rows(int ratio, int head_dim_k) {
-    return head_dim_k > 128 ? 4 : pmkvq_rows_few(ratio);
+// query rows of a tile: 4 or 8. With up to four heads a KV head a token has a tile of its own, so that tokens of several sequences are apart;
+// two tokens of one sequence share a tile, where the two rows of a lane are one token's. Large head dimensions leave no registers for 8
+static inline int pmkvq_decode_rows(const pmkvq_op_attn & op) {
+    const uint32_t ratio = op.n_head/op.n_head_kv;
+    if (op.head_dim_k > 128) {
+        return 4;
+    }
+    return op.one_seq && op.n_tokens > 1 && (ratio == 2 || ratio == 4) ? 8 : pmkvq_rows_few(ratio);
 }
 
 // chunks of each tile, of op.n_chunk that there is room for, where all tiles have as many: a single token's as many as there are, else no
@@ -41,7 +45,7 @@ struct pmkvq_seen {
     int        n_ctas;  // for all lists, a KV head and part of a token
 
     static pmkvq_seen of(const pmkvq_op_attn & op, void * memory) {
-        const pmkvq_tiling tiling = pmkvq_tiling::of(pmkvq_decode_rows(op.n_head/op.n_head_kv, op.head_dim_k), op.n_tokens, op.n_head, op.n_head_kv);
+        const pmkvq_tiling tiling = pmkvq_tiling::of(pmkvq_decode_rows(op), op.n_tokens, op.n_head, op.n_head_kv);
         pmkvq_seen s;
         s.tokens  = tiling.tokens;
         s.n_lists = tiling.tiles/tiling.parts;

@@ -20,7 +20,7 @@ static constexpr uint32_t PMKVQ_MAGIC = 0x51564b50; // "PKVQ"
 // of ggml_custom_op_params (ggml-impl.h), which come first in op_params
 static constexpr size_t PMKVQ_PARAMS_OFFSET = 24;
 
-enum pmkvq_op_kind : uint16_t {
+enum pmkvq_op_kind : uint8_t {
     PMKVQ_OP_STORE,
     PMKVQ_OP_ATTN,
     PMKVQ_OP_MERGE,
@@ -31,7 +31,8 @@ enum pmkvq_op_kind : uint16_t {
 // behind ggml_custom_op_params; offsets in the meta buffer are in units of 64 bytes
 struct pmkvq_op_params {
     uint32_t magic;
-    uint16_t kind;
+    uint8_t  kind;
+    uint8_t  one_seq;  // attention: the tokens are of one sequence
     uint16_t n_chunk;  // store, load: 0 for K, 1 for V
     uint32_t offset_k; // shrink: the number of operations
     uint32_t offset_v; // shrink: counts the calls, so that no two are alike and none is worth capturing
@@ -215,6 +216,7 @@ static inline bool pmkvq_read_attn(const ggml_tensor * node, const pmkvq_op_para
         /*.scale         =*/ params.scale,
         /*.softcap       =*/ params.softcap,
         /*.max_bias      =*/ params.max_bias,
+        /*.one_seq       =*/ params.one_seq,
         /*.pool_k        =*/ (const uint8_t *) pool_k->data,
         /*.pool_v        =*/ (const uint8_t *) pool_v->data,
         /*.n_pages_k     =*/ (uint32_t) pool_k->ne[1],

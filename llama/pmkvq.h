@@ -184,6 +184,7 @@ typedef struct pmkvq_op_attn {
     float           scale;
     float           softcap;
     float           max_bias;
+    uint32_t        one_seq; // the tokens are of one sequence: they see much the same cells
     const uint8_t * pool_k;
     const uint8_t * pool_v;
     uint32_t        n_pages_k;

@@ -167,6 +167,8 @@ pub struct OpAttn {
     pub scale: f32,
     pub softcap: f32,
     pub max_bias: f32,
+    /// The tokens are of one sequence: they see much the same cells.
+    pub one_seq: u32,
     pub pool_k: *const u8,
     pub pool_v: *const u8,
     pub n_pages_k: u32,

@@ -313,21 +313,22 @@ fn long_lists() {
 #[test]
 fn small_lists() {
     let rng = &mut Rng::new(31);
-    for (n_token, ratio, n_kv, view) in [
-        (2, 4, 2048 * 2 + 64, MaskView::default()),
-        (1, 4, 2048 + 1, MaskView { offset: 3, gap: 0 }),
-        (5, 2, 4500, MaskView { offset: 8, gap: 4 }),
-        (16, 1, 33 * 64, MaskView { offset: 0, gap: 8 }),
+    for (n_token, ratio, one_seq, tokens, n_kv, view) in [
+        (2, 4, false, 1, 2048 * 2 + 64, MaskView::default()),
+        (3, 4, true, 2, 2048 * 2 + 64, MaskView::default()),
+        (1, 4, true, 1, 2048 + 1, MaskView { offset: 3, gap: 0 }),
+        (5, 2, false, 2, 4500, MaskView { offset: 8, gap: 4 }),
+        (16, 1, true, 4, 33 * 64, MaskView { offset: 0, gap: 8 }),
     ] {
         let mut c = Case::new(rng, &Form::new(64, 64, n_kv, n_token).heads(1, ratio));
-        c.mask_view = view;
+        (c.mask_view, c.one_seq) = (view, one_seq);
         c.mask.fill(f16::NEG_INFINITY.to_bits());
         for _ in 0..n_token * n_kv / 300 {
             let (t, cell) = (rng.below(n_token), rng.below(n_kv));
             c.set_mask(t, cell, rng.pick(&[0.0, -1.0]));
         }
         let words = c.upload().lists(6).expect("lists").read::<u32>();
-        let (tokens, n_items) = (4 / ratio, n_kv.div_ceil(64));
+        let n_items = n_kv.div_ceil(64);
         let n_lists = n_token.div_ceil(tokens);
         let counts = &words[n_token * n_items.div_ceil(32)..];
         let (starts, lists) = counts[n_lists..].split_at(n_lists + 1);

@@ -30,6 +30,8 @@ pub struct Case {
     pub softcap: f32,
     pub max_bias: f32,
     pub sinks: Option<Vec<f32>>,
+    /// What the operation is told; it may not matter for what comes out.
+    pub one_seq: bool,
     /// How q, k_cur and v_cur lie in memory, and the mask.
     pub views: [View; 3],
     pub mask_view: MaskView,
@@ -132,6 +134,7 @@ impl Case {
             softcap: 0.0,
             max_bias: 0.0,
             sinks: None,
+            one_seq: rng.below(2) == 0,
             views: [View::default(); 3],
             mask_view: MaskView::default(),
         }
@@ -290,6 +293,7 @@ impl Case {
                 scale: self.scale,
                 softcap: self.softcap,
                 max_bias: self.max_bias,
+                one_seq: self.one_seq as u32,
                 n_pages_k: self.k.n_pages as u32,
                 n_pages_v: self.v.n_pages as u32,
                 // SAFETY: numbers and pointers; what is not set here is set where it is used

@@ -190,6 +190,7 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
             scale: 1.0 / (D as f32).sqrt(),
             softcap: 0.0,
             max_bias: 0.0,
+            one_seq: (s.n_seq == 1) as u32,
             pool_k: memory.pool.ptr(),
             pool_v: memory.pool.ptr(),
             n_pages_k: n_pages,
