@@ -133,16 +133,25 @@ static __device__ __forceinline__ uint4 pmkvq_ldg_stream(const uint4 * p) {
     return __ldcs(p);
 }
 
+// Not __ldg: what it reads must not change while the kernel is on the device, and a kernel that is launched early (pmkvq-launch.cuh) is there
+// while others still write. Nor is such a load kept behind the wait (pull request 24030 of llama.cpp). Volatile: loads stay where they are
+// asked for, and behind the wait
 static __device__ __forceinline__ uint2 pmkvq_ldg8(const uint2 * p) {
-    return __ldg(p);
+    uint2 x;
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "l"(p));
+    return x;
 }
 
 static __device__ __forceinline__ uint32_t pmkvq_ldg4(const uint32_t * p) {
-    return __ldg(p);
+    uint32_t x;
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(x) : "l"(p));
+    return x;
 }
 
 static __device__ __forceinline__ uint4 pmkvq_ldg(const uint4 * p) {
-    return __ldg(p);
+    uint4 x;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(p));
+    return x;
 }
 
 // copy 16 bytes from global to shared memory (both aligned), zeros if !valid; done after pmkvq_cp_async_wait and a barrier
