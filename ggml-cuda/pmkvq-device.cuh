@@ -16,6 +16,10 @@
 
 #include "common.cuh" // ggml's portability macros
 
+#include <map>
+#include <mutex>
+#include <utility>
+
 #include "pmkvq-launch.cuh" // PMKVQ_LAUNCH_EARLY
 
 #define PMKVQ_LAUNCH(kernel, grid, block, smem, stream, ...) kernel<<<(grid), (block), (smem), (stream)>>>(__VA_ARGS__)
@@ -23,10 +27,25 @@
 // dynamic shared memory, 16-byte aligned
 #define PMKVQ_DYNAMIC_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
 
-// raise the limit of a kernel's dynamic shared memory
+// Raise the limit of a kernel's dynamic shared memory on the current device. Never lowered: another thread may be about to launch the kernel
+// with more, or a captured graph hold such a launch
 template <typename K>
 static inline cudaError_t pmkvq_allow_shared(K * kernel, size_t bytes) {
-    return bytes <= 48*1024 ? cudaSuccess : cudaFuncSetAttribute((const void *) kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
+    static std::mutex mutex;
+    static std::map<std::pair<int, const void *>, size_t> allowed;
+
+    int device = 0;
+    if (bytes <= 48*1024) {
+        return cudaSuccess;
+    }
+    cudaError_t err = cudaGetDevice(&device);
+    std::lock_guard<std::mutex> guard(mutex);
+    size_t & most = allowed[{ device, (const void *) kernel }];
+    if (err == cudaSuccess && bytes > most) {
+        err = cudaFuncSetAttribute((const void *) kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
+        most = err == cudaSuccess ? bytes : most;
+    }
+    return err;
 }
 
 // the most shared memory that a CTA of the current device can have, in bytes
@@ -206,9 +225,14 @@ static __device__ __forceinline__ void pmkvq_ldmatrix_x4_trans(uint32_t (&r)[4],
 
 // an 8x8 matrix of halves, row lane/4 and columns 2*(lane%4) and the next in a lane, transposed
 static __device__ __forceinline__ uint32_t pmkvq_movmatrix_trans(uint32_t x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 750
     uint32_t y;
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
+#else
+    NO_DEVICE_CODE;
+    return x;
+#endif
 }
 
 //
