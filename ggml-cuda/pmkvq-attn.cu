@@ -10,7 +10,8 @@ static bool pmkvq_group_fits(uint32_t group, uint32_t head_dim) {
 }
 
 int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_dim_k, uint32_t head_dim_v, uint32_t group_k, uint32_t group_v) {
-    return n_head_kv > 0 && n_head > 0 && n_head%n_head_kv == 0
+    // KV heads are what a grid has no more than 65535 of
+    return n_head_kv > 0 && n_head > 0 && n_head%n_head_kv == 0 && (uint64_t) n_head_kv*((head_dim_v + 63)/64) <= UINT16_MAX
         && head_dim_k > 0 && head_dim_k%8 == 0 && head_dim_k <= 576
         && head_dim_v > 0 && head_dim_v%8 == 0 && head_dim_v <= 576
         && pmkvq_group_fits(group_k, head_dim_k) && pmkvq_group_fits(group_v, head_dim_v);

@@ -16,6 +16,10 @@
 
 #include "common.cuh" // ggml's portability macros
 
+#include <map>
+#include <mutex>
+#include <utility>
+
 #include "pmkvq-launch.cuh" // PMKVQ_LAUNCH_EARLY
 
 #define PMKVQ_LAUNCH(kernel, grid, block, smem, stream, ...) kernel<<<(grid), (block), (smem), (stream)>>>(__VA_ARGS__)
@@ -23,10 +27,25 @@
 // dynamic shared memory, 16-byte aligned
 #define PMKVQ_DYNAMIC_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
 
-// raise the limit of a kernel's dynamic shared memory
+// Raise the limit of a kernel's dynamic shared memory on the current device. Never lowered: another thread may be about to launch the kernel
+// with more, or a captured graph hold such a launch
 template <typename K>
 static inline cudaError_t pmkvq_allow_shared(K * kernel, size_t bytes) {
-    return bytes <= 48*1024 ? cudaSuccess : cudaFuncSetAttribute((const void *) kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
+    static std::mutex mutex;
+    static std::map<std::pair<int, const void *>, size_t> allowed;
+
+    int device = 0;
+    if (bytes <= 48*1024) {
+        return cudaSuccess;
+    }
+    cudaError_t err = cudaGetDevice(&device);
+    std::lock_guard<std::mutex> guard(mutex);
+    size_t & most = allowed[{ device, (const void *) kernel }];
+    if (err == cudaSuccess && bytes > most) {
+        err = cudaFuncSetAttribute((const void *) kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
+        most = err == cudaSuccess ? bytes : most;
+    }
+    return err;
 }
 
 // the most shared memory that a CTA of the current device can have, in bytes
@@ -137,16 +156,25 @@ static __device__ __forceinline__ uint2 pmkvq_ldg8_stream(const uint2 * p) {
     return __ldcs(p);
 }
 
+// Not __ldg: what it reads must not change while the kernel is on the device, and a kernel that is launched early (pmkvq-launch.cuh) is there
+// while others still write. Nor is such a load kept behind the wait (pull request 24030 of llama.cpp). Volatile: loads stay where they are
+// asked for, and behind the wait
 static __device__ __forceinline__ uint2 pmkvq_ldg8(const uint2 * p) {
-    return __ldg(p);
+    uint2 x;
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "l"(p));
+    return x;
 }
 
 static __device__ __forceinline__ uint32_t pmkvq_ldg4(const uint32_t * p) {
-    return __ldg(p);
+    uint32_t x;
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(x) : "l"(p));
+    return x;
 }
 
 static __device__ __forceinline__ uint4 pmkvq_ldg(const uint4 * p) {
-    return __ldg(p);
+    uint4 x;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(p));
+    return x;
 }
 
 // copy 16 bytes from global to shared memory (both aligned), zeros if !valid; done after pmkvq_cp_async_wait and a barrier
@@ -201,9 +229,14 @@ static __device__ __forceinline__ void pmkvq_ldmatrix_x4_trans(uint32_t (&r)[4],
 
 // an 8x8 matrix of halves, row lane/4 and columns 2*(lane%4) and the next in a lane, transposed
 static __device__ __forceinline__ uint32_t pmkvq_movmatrix_trans(uint32_t x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 750
     uint32_t y;
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
+#else
+    NO_DEVICE_CODE;
+    return x;
+#endif
 }
 
 //

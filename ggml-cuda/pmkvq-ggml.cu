@@ -231,7 +231,8 @@ static bool pmkvq_has_kernels(uint32_t n_head_kv, uint32_t head_dim, uint32_t gr
 
 bool ggml_cuda_supports_pmkvq(int device, const ggml_tensor * op) {
     pmkvq_op_params params;
-    if (!pmkvq_get_params(op, params)) {
+    // the kernels begin with Turing, and so must the code that this build has for the device
+    if (!turing_mma_available(ggml_cuda_info().devices[device].cc) || !pmkvq_get_params(op, params)) {
         return false;
     }
 

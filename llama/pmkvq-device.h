@@ -3,6 +3,7 @@
 #pragma once
 
 #include "pmkvq.h"
+#include "pmkvq-outbox.h"
 
 #include "ggml.h"
 #include "ggml-backend.h"
@@ -40,6 +41,8 @@ struct pmkvq_device {
     // unless direct
     ggml_tensor * t_sides = nullptr; // of the whole cache, as block operations number them
     ggml_tensor * t_ops   = nullptr;
+
+    pmkvq_outbox outbox;
 
     explicit pmkvq_device(const pmkvq_placement & at);
 

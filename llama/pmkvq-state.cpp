@@ -10,6 +10,11 @@
 #include <exception>
 #include <stdexcept>
 
+// pieces that one copy may take: on CUDA they may be no more than 2 GiB apart, and the heads of a pool can be
+static uint64_t pmkvq_n_at_once(uint64_t n, uint64_t stride) {
+    return stride > INT32_MAX ? 1 : n;
+}
+
 // what the runtime calls back. An exception can't pass through it, and is thrown again behind it
 struct pmkvq_store::state_access {
     const pmkvq_store & store;
@@ -47,12 +52,18 @@ struct pmkvq_store::state_access {
             },
             /*.get   =*/ [](void * data, uint32_t pool, uint32_t device, uint64_t offset, uint64_t size, uint64_t n, uint64_t stride, void * dst) {
                 return call(data, [&](state_access & a) {
-                    ggml_backend_tensor_get_2d(a.tensor(pool, device), dst, offset, size, n, stride, size);
+                    const uint64_t step = pmkvq_n_at_once(n, stride);
+                    for (uint64_t i = 0; i < n; i += step) {
+                        ggml_backend_tensor_get_2d(a.tensor(pool, device), (char *) dst + i*size, offset + i*stride, size, step, stride, size);
+                    }
                 });
             },
             /*.set   =*/ [](void * data, uint32_t pool, uint32_t device, uint64_t offset, uint64_t size, uint64_t n, uint64_t stride, const void * src) {
                 return call(data, [&](state_access & a) {
-                    ggml_backend_tensor_set_2d(a.tensor(pool, device), src, offset, size, n, stride, size);
+                    const uint64_t step = pmkvq_n_at_once(n, stride);
+                    for (uint64_t i = 0; i < n; i += step) {
+                        ggml_backend_tensor_set_2d(a.tensor(pool, device), (const char *) src + i*size, offset + i*stride, size, step, stride, size);
+                    }
                 });
             },
         };

@@ -569,13 +569,11 @@ bool pmkvq_store::run_and_commit(const pmkvq_block_op * ops, uint32_t n_ops) {
     return true;
 }
 
-void pmkvq_store::write(const pmkvq_device & device, ggml_tensor * t, const void * data, size_t offset, size_t size) const {
+void pmkvq_store::write(pmkvq_device & device, ggml_tensor * t, const void * data, size_t offset, size_t size) const {
     ggml_backend_t backend = get_sched() ? device.backend(get_sched()) : nullptr;
 
-    // What is sent is read before the call returns: CUDA stages copies from memory that is not pinned, and ours never is. So
-    // the source may change afterwards
     if (backend) {
-        ggml_backend_tensor_set_async(backend, t, data, offset, size);
+        device.outbox.send(backend, t, data, offset, size);
     } else {
         ggml_backend_tensor_set(t, data, offset, size);
     }
@@ -595,6 +593,11 @@ void pmkvq_store::sync_tables() {
         const uint32_t n = rt->table_changes(cache, id, &changes);
         for (uint32_t i = 0; i < n; ++i) {
             write(device, device.t_meta, changes[i].data, changes[i].offset, changes[i].size);
+        }
+
+        // operations of the same ubatch went before
+        if (ggml_backend_t backend = get_sched() ? device.backend(get_sched()) : nullptr) {
+            device.outbox.close(backend);
         }
     }
 }
@@ -714,8 +717,8 @@ void pmkvq_store::run_on_host(shrink_args & args) const {
 
 // The table and the pages that the operations change are read by what is computed next on the same backend, in the order in
 // which it was told to: nothing waits here, and an operation that was accepted is done.
-void pmkvq_store::run_on_device(shrink_args & args, uint32_t pool) const {
-    const auto & device = devices[pools[pool].device];
+void pmkvq_store::run_on_device(shrink_args & args, uint32_t pool) {
+    auto & device = devices[pools[pool].device];
 
     ggml_backend_t backend = device.backend(get_sched());
     ggml_tensor  * node    = t_shrink[pool];

@@ -233,7 +233,7 @@ private:
     void sync_tables();
 
     // write to a tensor of a device in the order of what is computed there; at once before the first batch
-    void write(const pmkvq_device & device, ggml_tensor * t, const void * data, size_t offset, size_t size) const;
+    void write(pmkvq_device & device, ggml_tensor * t, const void * data, size_t offset, size_t size) const;
 
     // x: [head_dim, n_head, n_tokens] with n_head a multiple of n_head_kv
     enum transform_part { TRANSFORM_STORED, TRANSFORM_LOADED, TRANSFORM_QUERY, TRANSFORM_OUTPUT };
@@ -247,5 +247,5 @@ private:
     // done[i]: operation i ran to its end. Returns false if any did not
     bool run_block_ops(const pmkvq_block_op * ops, uint32_t n_ops, std::vector<uint8_t> & done);
     void run_on_host  (shrink_args & args) const;
-    void run_on_device(shrink_args & args, uint32_t pool) const;
+    void run_on_device(shrink_args & args, uint32_t pool);
 };

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Tests of cuda_toolkit.py with toolkits that are empty files and an nvcc that only talks, of cuda_check.py's parser, and of what a
-session on a GPU runs: tables put side by side, steps judged, graphs counted. `scripts/gpu.sh --dry-run all` tries the whole of it."""
+"""Tests of cuda_toolkit.py with toolkits that are empty files and an nvcc that only talks, of cuda_check.py's parser, of what a session
+on a GPU runs: tables put side by side, steps judged, graphs counted (`scripts/gpu.sh --dry-run all` tries the whole of it), of what goes
+to a device, and of how kernels load."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -319,6 +321,29 @@ int main(void) { cudaStreamBeginCapture(0, 0); cudaGraphLaunch(0, 0); return cud
             r = subprocess.run([at("program")], env={"LD_PRELOAD": at("graphs.so"), "LD_LIBRARY_PATH": folder}, capture_output=True, text=True)
         self.assertEqual(r.returncode, 7)
         self.assertIn("captured 1, instantiated 0, updated 0, launched 2", r.stderr)
+
+
+class Outbox(unittest.TestCase):
+    def test_sources_may_change(self):
+        cxx = shutil.which("c++")
+        staged = subprocess.run([sys.executable, bench_gpu.ROOT / "scripts/upstream.py", "stage"], capture_output=True, text=True)
+        if not cxx or staged.returncode != 0:
+            self.skipTest("no C++ compiler, or no ggml")
+        sources = [bench_gpu.ROOT / "tests/cuda/outbox.cpp", bench_gpu.ROOT / "llama/pmkvq-outbox.cpp"]
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder, "outbox")
+            subprocess.run([cxx, "-std=c++17", "-g", "-fsanitize=address", f"-I{bench_gpu.ROOT / 'llama'}", f"-I{staged.stdout.strip()}/ggml/include",
+                            *sources, "-o", program], check=True)
+            r = subprocess.run([program], capture_output=True, text=True)
+        self.assertEqual((r.returncode, r.stdout), (0, "ok\n"), r.stderr)
+
+
+class Kernels(unittest.TestCase):
+    def test_loads_are_coherent(self):
+        """A kernel that is launched early may be on the device while what it reads is written: not a case for non-coherent loads."""
+        for path in sorted((bench_gpu.ROOT / "ggml-cuda").glob("*.cu*")):
+            code = re.sub(r"//.*", "", path.read_text())
+            self.assertNotRegex(code, r"__ldg|__restrict|ld\.global\.nc", path.name)
 
 
 if __name__ == "__main__":

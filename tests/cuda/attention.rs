@@ -545,6 +545,9 @@ fn bad_shapes_are_refused() {
         assert!(device.supports(8, 2, dk as u32, dv as u32, gk as u32, gv as u32), "D {dk}/{gk} and {dv}/{gv}");
     }
     assert!(!device.supports(8, 3, 128, 128, 128, 128) && !device.supports(8, 2, 128, 128, 100, 128));
+    // KV heads, and parts of wide ones, are a dimension of a grid
+    assert!(device.supports(65535, 65535, 64, 64, 0, 0) && !device.supports(65535, 65535, 64, 72, 0, 0));
+    assert!(!device.supports(65536, 65536, 64, 64, 0, 0));
 }
 
 /// Anything at once.

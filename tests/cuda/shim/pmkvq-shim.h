@@ -41,15 +41,15 @@ static inline void pmkvq_shim_launch(bool early, const char * name, void (*kerne
     }, &call, sizeof(call));
 }
 
-template <typename K>
-static inline cudaError_t pmkvq_allow_shared(K * kernel, size_t bytes) {
-    return (cudaError_t) pmkvq_shim::allow_shared((const void *) kernel, bytes);
-}
-
 // PMKVQ_SHIM_SHARED: bytes that a CTA can have, to run the kernels as a GPU with less shared memory would. The default is a Hopper's
 static inline size_t pmkvq_shared_limit() {
     const char * bytes = getenv("PMKVQ_SHIM_SHARED");
     return bytes ? (size_t) atol(bytes) : 227*1024;
+}
+
+template <typename K>
+static inline cudaError_t pmkvq_allow_shared(K * kernel, size_t bytes) {
+    return bytes > pmkvq_shared_limit() ? cudaErrorInvalidValue : (cudaError_t) pmkvq_shim::allow_shared((const void *) kernel, bytes);
 }
 
 static inline int pmkvq_multiprocessors() {
