@@ -11,7 +11,7 @@ template <int NS> static constexpr __host__ __device__ bool pmkvq_stage_twice() 
 
 // tokens that are staged at a time, and bytes for them
 static inline int pmkvq_n_stage(const pmkvq_op_attn & op, int NS) {
-    return !op.k_cur ? 0 : op.n_tokens <= 16 || NS > 2 ? 16 : 64;
+    return !op.k_cur ? 0 : op.n_tokens <= 16 || NS > 2 || op.head_dim_v > 128 ? 16 : 64;
 }
 
 template <int NS>
