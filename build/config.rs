@@ -8,6 +8,8 @@ pub struct Config {
     pub llama: bool,
     /// Feature `cuda`.
     pub cuda: bool,
+    /// Feature `upstream-attention`.
+    pub upstream_attention: bool,
     pub root: PathBuf,
     pub out: PathBuf,
     /// `PMKVQ_CACHE_DIR`: staged tree, build folder, tools. Shared by all cargo profiles. Default `.cache` in the repository.
@@ -48,6 +50,7 @@ impl Config {
         Config {
             llama: env::var_os("CARGO_FEATURE_LLAMA").is_some(),
             cuda,
+            upstream_attention: env::var_os("CARGO_FEATURE_UPSTREAM_ATTENTION").is_some(),
             cache: path("PMKVQ_CACHE_DIR").unwrap_or_else(|| root.join(".cache")),
             root,
             out: PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()),

@@ -26,20 +26,22 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
     if !config.cuda && cuda::is_in(build) {
         return Err(format!("{}: a build with CUDA, which needs --features cuda", build.display()));
     }
-    cc::Build::new()
+    let mut entry = cc::Build::new();
+    if config.upstream_attention {
+        entry.file(config.root.join("examples/gpu/upstream.cpp"));
+        println!("cargo:rerun-if-changed=examples/gpu/upstream.cpp");
+        println!("cargo:rerun-if-changed=examples/gpu/upstream-attention.h");
+    }
+    entry
         .cpp(true)
         .std("c++17")
         .file(config.root.join("src/entry/entry.cpp"))
-        // which only examples/gpu takes out of the library
-        .file(config.root.join("examples/gpu/upstream.cpp"))
         .include(tree.join("common"))
         .include(tree.join("include"))
         .include(tree.join("ggml/include"))
         .warnings(false)
         .compile("pmkvq_entry");
     println!("cargo:rerun-if-changed=src/entry/entry.cpp");
-    println!("cargo:rerun-if-changed=examples/gpu/upstream.cpp");
-    println!("cargo:rerun-if-changed=examples/gpu/upstream-attention.h");
     // the libraries refer to each other in circles
     println!("cargo:rustc-link-arg=-Wl,--start-group");
     for lib in &libs {

@@ -105,7 +105,7 @@ bool pmkvq_device_runs(
     ggml_tensor * q      = rows(layer.head_dim_k, layer.n_head);
 
     ggml_tensor * attn = pmkvq_build_attn(ctx.get(), nullptr, q, k, v, mask, idxs, pool_k, pool_v, meta, { side_k, cache }, { side_v, cache }, PMKVQ_ROWS,
-            layer.head_dim_v, 1.0f, 0.0f, 0.0f);
+            layer.head_dim_v, 1.0f, 0.0f, 0.0f, false);
 
     ggml_tensor * nodes[] = {
         attn,

@@ -93,7 +93,8 @@ ggml_tensor * pmkvq_build_attn(
              int64_t   head_dim_v,
                float   kq_scale,
                float   softcap,
-               float   max_bias) {
+               float   max_bias,
+                bool   one_seq) {
     GGML_ASSERT(q->ne[3] == 1);
     GGML_ASSERT(kq_mask->type == GGML_TYPE_F16);
     GGML_ASSERT(kq_mask->ne[1] >= q->ne[2]);
@@ -111,6 +112,7 @@ ggml_tensor * pmkvq_build_attn(
     params.scale    = kq_scale;
     params.softcap  = softcap;
     params.max_bias = max_bias;
+    params.one_seq  = one_seq;
 
     std::vector<ggml_tensor *> srcs = { pmkvq_rows_f32(ctx, q), kq_mask, idxs, pool_k, pool_v, meta };
     if (k_cur && v_cur) {

@@ -50,6 +50,7 @@ ggml_tensor * pmkvq_build_load(
 
 // q: [head_dim_k, n_head, n_tokens] f32, k_cur and v_cur: [head_dim, n_head_kv, n_tokens] f32 or NULL
 // kq_mask: [n_kv, n_tokens] f16
+// one_seq: the tokens are of one sequence
 // rows_most: of partial results on a device, see pmkvq-chunks.h; 0: on the CPU
 // returns partial results, [head_dim_v + 2, n_head, n_tokens, n_chunk] f32
 ggml_tensor * pmkvq_build_attn(
@@ -69,7 +70,8 @@ ggml_tensor * pmkvq_build_attn(
              int64_t   head_dim_v,
                float   kq_scale,
                float   softcap,
-               float   max_bias);
+               float   max_bias,
+                bool   one_seq);
 
 // returns [head_dim_v*n_head, n_tokens] f32
 ggml_tensor * pmkvq_build_merge(

@@ -1,6 +1,7 @@
 // States in and out: the runtime decides what is written, this file moves the bytes between files and devices.
 
 #include "pmkvq-store.h"
+#include "pmkvq-rows.h"
 
 #include "llama-context.h"
 #include "llama-impl.h"
@@ -8,12 +9,10 @@
 #include "llama-kv-cells.h"
 
 #include <exception>
+#include <map>
 #include <stdexcept>
-
-// pieces that one copy may take: on CUDA they may be no more than 2 GiB apart, and the heads of a pool can be
-static uint64_t pmkvq_n_at_once(uint64_t n, uint64_t stride) {
-    return stride > INT32_MAX ? 1 : n;
-}
+#include <tuple>
+#include <utility>
 
 // what the runtime calls back. An exception can't pass through it, and is thrown again behind it
 struct pmkvq_store::state_access {
@@ -36,9 +35,23 @@ struct pmkvq_store::state_access {
         }
     }
 
-    // pool UINT32_MAX: the meta buffer of the device
-    ggml_tensor * tensor(uint32_t pool, uint32_t device) const {
-        return pool == UINT32_MAX ? store.devices.at(device).t_meta : store.t_pool.at(pool);
+    // of the devices that were needed so far
+    std::map<uint32_t, pmkvq_rows> rows;
+
+    // what the rows are of, pool UINT32_MAX: the meta buffer of the device
+    template <typename F>
+    void at(uint32_t pool, uint32_t device, F && f) {
+        const bool meta = pool == UINT32_MAX;
+
+        ggml_tensor * t = meta ? store.devices.at(device).t_meta : store.t_pool.at(pool);
+
+        const uint32_t id = meta ? device : store.pools[pool].device;
+        auto it = rows.find(id);
+        if (it == rows.end()) {
+            it = rows.emplace(std::piecewise_construct, std::forward_as_tuple(id), std::forward_as_tuple(store.devices[id], store.get_sched())).first;
+        }
+
+        f(it->second, t, meta ? PMKVQ_META_ROW : (size_t) t->ne[0]);
     }
 
     pmkvq_state_io io() {
@@ -50,20 +63,14 @@ struct pmkvq_store::state_access {
             /*.read  =*/ [](void * data, void * dst, uint64_t size) {
                 return call(data, [&](state_access & a) { a.in->read(dst, size); });
             },
-            /*.get   =*/ [](void * data, uint32_t pool, uint32_t device, uint64_t offset, uint64_t size, uint64_t n, uint64_t stride, void * dst) {
+            /*.get   =*/ [](void * data, uint32_t pool, uint32_t device, const int32_t * rows, uint64_t n, void * dst) {
                 return call(data, [&](state_access & a) {
-                    const uint64_t step = pmkvq_n_at_once(n, stride);
-                    for (uint64_t i = 0; i < n; i += step) {
-                        ggml_backend_tensor_get_2d(a.tensor(pool, device), (char *) dst + i*size, offset + i*stride, size, step, stride, size);
-                    }
+                    a.at(pool, device, [&](pmkvq_rows & r, ggml_tensor * t, size_t size) { r.get(t, size, rows, n, dst); });
                 });
             },
-            /*.set   =*/ [](void * data, uint32_t pool, uint32_t device, uint64_t offset, uint64_t size, uint64_t n, uint64_t stride, const void * src) {
+            /*.set   =*/ [](void * data, uint32_t pool, uint32_t device, const int32_t * rows, uint64_t n, const void * src) {
                 return call(data, [&](state_access & a) {
-                    const uint64_t step = pmkvq_n_at_once(n, stride);
-                    for (uint64_t i = 0; i < n; i += step) {
-                        ggml_backend_tensor_set_2d(a.tensor(pool, device), (const char *) src + i*size, offset + i*stride, size, step, stride, size);
-                    }
+                    a.at(pool, device, [&](pmkvq_rows & r, ggml_tensor * t, size_t size) { r.set(t, size, rows, n, src); });
                 });
             },
         };
@@ -103,7 +110,7 @@ void pmkvq_store::state_write(llama_io_write_i & io, llama_seq_id seq_id, bool d
     // what was sent to a device is there
     synchronize();
 
-    state_access access = { *this, &io, nullptr, {} };
+    state_access access = { *this, &io, nullptr, {}, {} };
 
     const auto access_io = access.io();
     const int  ret       = rt->state_save(cache, &view, seq_id, data, &access_io, err, sizeof(err));
@@ -114,7 +121,7 @@ void pmkvq_store::state_write(llama_io_write_i & io, llama_seq_id seq_id, bool d
 uint32_t pmkvq_store::state_open(llama_io_read_i & io) {
     char err[PMKVQ_ERR_SIZE] = "";
 
-    state_access access = { *this, nullptr, &io, {} };
+    state_access access = { *this, nullptr, &io, {}, {} };
 
     uint32_t n_cells = 0;
 
@@ -160,7 +167,7 @@ bool pmkvq_store::state_read(llama_io_read_i & io) {
     // pages that are written now may have been another block's until an operation that is still under way
     synchronize();
 
-    state_access access = { *this, nullptr, &io, {} };
+    state_access access = { *this, nullptr, &io, {}, {} };
 
     const auto access_io = access.io();
     const int  ret       = rt->state_restore(cache, &access_io, err, sizeof(err));

@@ -145,7 +145,7 @@ public:
     ggml_tensor * build_loaded_k(ggml_context * ctx, ggml_tensor * idxs, uint32_t ikv, std::vector<ggml_tensor *> & nodes) const;
 
     // graph: attention over the blocks and the current batch; k_cur and v_cur are NULL where a layer reads another one's.
-    // Returns [head_dim_v*n_head, n_tokens]. nodes: those that have to stay on the backend that owns the pool.
+    // Returns [head_dim_v*n_head, n_tokens]. one_seq: the tokens are of one sequence. nodes: those that have to stay on the backend that owns the pool.
     ggml_tensor * build_attn(
             ggml_context * ctx,
              ggml_tensor * q,
@@ -157,6 +157,7 @@ public:
                    float   kq_scale,
                    float   softcap,
                    float   max_bias,
+                    bool   one_seq,
                 uint32_t   ikv,
              std::vector<ggml_tensor *> & nodes) const;
 

@@ -20,10 +20,11 @@
 extern "C" {
 #endif
 
-#define PMKVQ_ABI_VERSION 5
+#define PMKVQ_ABI_VERSION 6
 
 #define PMKVQ_BLOCK     128 // cells in a block
 #define PMKVQ_MAX_PAGES 8   // pages of a block at 16 bits
+#define PMKVQ_META_ROW  64  // bytes: tables and parameters in a meta buffer begin at multiples of it
 
 // opaque, owned by the runtime
 typedef struct pmkvq_plan  pmkvq_plan;
@@ -226,13 +227,14 @@ typedef struct pmkvq_op_load {
 } pmkvq_op_load;
 
 // a state that is saved or restored, and the cache's memory. Callbacks return 0, or anything else to stop
-// get and set: n pieces of size bytes, stride apart, in a pool or (pool UINT32_MAX) in the meta buffer of a device; contiguous in dst and src
+// get and set: rows of a pool (pages of a head, head*n_pages + page) or, with pool UINT32_MAX, of the meta buffer of a device
+// (PMKVQ_META_ROW bytes each). In dst and src they lie one behind the other
 typedef struct pmkvq_state_io {
     void * data;
     int (*write)(void * data, const void * src, uint64_t size);
     int (*read) (void * data,       void * dst, uint64_t size);
-    int (*get)  (void * data, uint32_t pool, uint32_t device, uint64_t offset, uint64_t size, uint64_t n, uint64_t stride,       void * dst);
-    int (*set)  (void * data, uint32_t pool, uint32_t device, uint64_t offset, uint64_t size, uint64_t n, uint64_t stride, const void * src);
+    int (*get)  (void * data, uint32_t pool, uint32_t device, const int32_t * rows, uint64_t n,       void * dst);
+    int (*set)  (void * data, uint32_t pool, uint32_t device, const int32_t * rows, uint64_t n, const void * src);
 } pmkvq_state_io;
 
 typedef struct pmkvq_runtime {

@@ -46,8 +46,8 @@ if [ -z "${CPU:-}" ]; then
 fi
 ${CC:-cc} -shared -fPIC -O2 -o .gpu/graphs.so tests/cuda/graphs.c -ldl
 
-[ -n "${CPU:-}" ] && features= || features=--features=cuda
-program=${GPU_PROGRAM:-$(cargo build --release $features --example gpu --message-format=json | built gpu)}
+[ -n "${CPU:-}" ] && cuda= || cuda=,cuda
+program=${GPU_PROGRAM:-$(cargo build --release --features=upstream-attention$cuda --example gpu --message-format=json | built gpu)}
 strip -o .gpu/gpu "$program"
 xz -T0 -6 -f .gpu/gpu .gpu/cuda_tests .gpu/libpmkvq_*.so
 

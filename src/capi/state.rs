@@ -12,7 +12,7 @@ use super::{guard, FAILED};
 use crate::geometry::{BlockEntry, Side, BLOCK};
 use crate::kernels::RangeRule;
 use crate::policy::{BlockOp, CellView, Placed};
-use crate::state::{self, Head, Pieces, Place, SideShape, Storage};
+use crate::state::{self, Head, Place, SideShape, Storage};
 use crate::transform;
 
 /// A state that is being restored.
@@ -55,20 +55,19 @@ impl Read for Io<'_> {
 }
 
 impl Storage for Io<'_> {
-    fn get(&mut self, place: Place, p: Pieces, dst: &mut [u8]) -> Result<(), String> {
+    fn get(&mut self, place: Place, rows: &[i32], dst: &mut [u8]) -> Result<(), String> {
         let (pool, device) = address(place);
-        let [offset, size, n, stride] = [p.offset, p.size, p.n, p.stride].map(|x| x as u64);
-        // SAFETY: dst has n * size bytes
-        let status =
-            unsafe { (self.0.get)(self.0.data, pool, device, offset, size, n, stride, dst.as_mut_ptr().cast()) };
+        let (n, rows, dst) = (rows.len() as u64, rows.as_ptr(), dst.as_mut_ptr().cast());
+        // SAFETY: dst has room for the rows
+        let status = unsafe { (self.0.get)(self.0.data, pool, device, rows, n, dst) };
         Self::check(status, "the KV cache can't be read").map_err(|e| e.to_string())
     }
 
-    fn set(&mut self, place: Place, p: Pieces, src: &[u8]) -> Result<(), String> {
+    fn set(&mut self, place: Place, rows: &[i32], src: &[u8]) -> Result<(), String> {
         let (pool, device) = address(place);
-        let [offset, size, n, stride] = [p.offset, p.size, p.n, p.stride].map(|x| x as u64);
-        // SAFETY: src has n * size bytes
-        let status = unsafe { (self.0.set)(self.0.data, pool, device, offset, size, n, stride, src.as_ptr().cast()) };
+        let (n, rows, src) = (rows.len() as u64, rows.as_ptr(), src.as_ptr().cast());
+        // SAFETY: src has the rows
+        let status = unsafe { (self.0.set)(self.0.data, pool, device, rows, n, src) };
         Self::check(status, "the KV cache can't be written").map_err(|e| e.to_string())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 use crate::geometry::BlockEntry;
 use crate::policy::BlockOp;
 
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// `pmkvq_layer_desc`
 #[repr(C)]
@@ -216,8 +216,8 @@ pub struct StateIo {
     pub data: *mut c_void,
     pub write: unsafe extern "C" fn(*mut c_void, *const c_void, u64) -> c_int,
     pub read: unsafe extern "C" fn(*mut c_void, *mut c_void, u64) -> c_int,
-    pub get: unsafe extern "C" fn(*mut c_void, u32, u32, u64, u64, u64, u64, *mut c_void) -> c_int,
-    pub set: unsafe extern "C" fn(*mut c_void, u32, u32, u64, u64, u64, u64, *const c_void) -> c_int,
+    pub get: unsafe extern "C" fn(*mut c_void, u32, u32, *const i32, u64, *mut c_void) -> c_int,
+    pub set: unsafe extern "C" fn(*mut c_void, u32, u32, *const i32, u64, *const c_void) -> c_int,
 }
 
 /// `pmkvq_plan`, opaque to C

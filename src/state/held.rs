@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use super::{Pieces, Place, SideShape, Storage};
+use super::{SideShape, META_ROW};
 use crate::geometry::{page_bytes, params_bytes, BlockEntry, Width, BLOCK, MAX_PAGES, SUBTILE, SUBTILES};
 use crate::kernels::{KernelError, SideView};
 use crate::policy::subtiles;
@@ -139,59 +139,29 @@ impl Held {
         Ok(())
     }
 
-    /// From a cache, where the block is `entry` and number `block`. Pages that it lacks become zeros.
-    ///
-    /// # Errors
-    /// Those of the storage.
-    pub fn load(&mut self, entry: &BlockEntry, block: usize, storage: &mut dyn Storage) -> Result<(), String> {
-        self.pages.fill(0);
-        let (shape, page) = (self.shape, self.page_bytes());
-        let mut bytes = Vec::new();
-        for (slot, first, n) in runs(entry) {
-            bytes.resize(shape.n_head_kv * n * page, 0);
-            storage.get(Place::Pool(shape.pool), pieces(&shape, first, n), &mut bytes)?;
-            for (head, of_head) in bytes.chunks_exact(n * page).enumerate() {
-                let at = (head * self.n_pages + slot) * page;
-                self.pages_mut()[at..at + n * page].copy_from_slice(of_head);
-            }
-        }
-        if let Some(pieces) = self.params_pieces(block) {
-            let mut bytes = vec![0; pieces.size];
-            storage.get(Place::Meta(shape.device), pieces, &mut bytes)?;
-            for (v, b) in self.params.iter_mut().zip(bytes.chunks_exact(2)) {
-                *v = u16::from_ne_bytes([b[0], b[1]]);
-            }
-        }
-        Ok(())
+    /// Bytes of memory.
+    pub(super) fn size(&self) -> usize {
+        self.pages.len() * 4 + self.params.len() * 2
     }
 
-    /// Into a cache, where the block is `entry` and number `block`.
-    ///
-    /// # Errors
-    /// Those of the storage.
-    pub fn keep(&mut self, entry: &BlockEntry, block: usize, storage: &mut dyn Storage) -> Result<(), String> {
-        let (shape, page) = (self.shape, self.page_bytes());
-        let mut bytes = Vec::new();
-        for (slot, first, n) in runs(entry) {
-            bytes.clear();
-            for head in 0..shape.n_head_kv {
-                let at = (head * self.n_pages + slot) * page;
-                bytes.extend_from_slice(&self.pages_mut()[at..at + n * page]);
-            }
-            storage.set(Place::Pool(shape.pool), pieces(&shape, first, n), &bytes)?;
-        }
-        if let Some(pieces) = self.params_pieces(block) {
-            let bytes: Vec<u8> = self.params.iter().flat_map(|v| v.to_ne_bytes()).collect();
-            storage.set(Place::Meta(shape.device), pieces, &bytes)?;
-        }
-        Ok(())
+    /// Where a block `entry` of a cache has its pages, as rows of the pool, and the bytes of each here.
+    pub(super) fn page_rows<'a>(&'a mut self, entry: &'a BlockEntry) -> impl Iterator<Item = (usize, &'a mut [u8])> {
+        let (n_here, n_there, page) = (self.n_pages, self.shape.n_pages, self.page_bytes());
+        let used = entry.width as usize / 2;
+        self.pages_mut().chunks_exact_mut(page).enumerate().filter_map(move |(i, bytes)| {
+            let (head, slot) = (i / n_here, i % n_here);
+            let page = entry.pages.get(slot).filter(|page| **page >= 0 && slot < used)?;
+            Some((head * n_there + *page as usize, bytes))
+        })
     }
 
-    /// Where a packed block's parameters are in the cache.
-    fn params_pieces(&self, block: usize) -> Option<Pieces> {
+    /// The same of block `block`'s parameters in the meta buffer.
+    pub(super) fn param_rows(&mut self, block: usize) -> impl Iterator<Item = (usize, &mut [u8])> {
         let size = self.params.len() * 2;
-        let at = self.shape.params + block * size;
-        (self.entry.width != 16).then_some(Pieces { offset: at, size, n: 1, stride: size })
+        let first = (self.shape.params + block * size) / META_ROW;
+        // SAFETY: any bytes are words, and bytes need no alignment
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.params.as_mut_ptr().cast::<u8>(), size) };
+        bytes.chunks_exact_mut(META_ROW).enumerate().map(move |(i, bytes)| (first + i, bytes))
     }
 }
 
@@ -202,24 +172,6 @@ fn entry(width: Width) -> BlockEntry {
     entry
 }
 
-/// Pages of an entry that follow each other in the pool, too: (place in the entry, first page, how many).
-fn runs(entry: &BlockEntry) -> Vec<(usize, usize, usize)> {
-    let mut runs: Vec<(usize, usize, usize)> = Vec::new();
-    let present = entry.pages.iter().enumerate().filter(|(slot, page)| **page >= 0 && *slot < entry.width as usize / 2);
-    for (slot, &page) in present {
-        let page = page as usize;
-        match runs.last_mut() {
-            Some((s, first, n)) if *s + *n == slot && *first + *n == page => *n += 1,
-            _ => runs.push((slot, page, 1)),
-        }
-    }
-    runs
-}
-
-/// Pages `first` to `first + n` of every head.
-fn pieces(shape: &SideShape, first: usize, n: usize) -> Pieces {
-    let page = page_bytes(shape.head_dim);
-    Pieces { offset: first * page, size: n * page, n: shape.n_head_kv, stride: shape.n_pages * page }
-}
-
 const _: () = assert!(BLOCK == u128::BITS as usize);
+// parameters are whole rows
+const _: () = assert!((2 * BLOCK).is_multiple_of(META_ROW));

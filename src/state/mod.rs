@@ -14,6 +14,7 @@
 //! In another cache a block may have to be narrower (the steps of every shrink, on the codes), be packed together with others
 //! (codes move as they are), or be wider (which codes allow without loss). A cache with other groups gets the values anew.
 
+mod batch;
 mod convert;
 mod head;
 mod held;
@@ -36,24 +37,24 @@ pub enum Place {
     Meta(u32),
 }
 
-/// `n` pieces of `size` bytes, `stride` apart.
-#[derive(Clone, Copy, Debug)]
-pub struct Pieces {
-    pub offset: usize,
-    pub size: usize,
-    pub n: usize,
-    pub stride: usize,
-}
+/// Bytes of a row of the meta buffer; tables and parameters begin with one.
+pub const META_ROW: usize = 64;
 
-/// The memory of a cache, on whatever device. Pieces are contiguous on the caller's side.
+/// The memory of a cache, on whatever device, as rows: of a pool the pages of each head (`head * n_pages + page`), of a meta
+/// buffer [`META_ROW`] bytes. Rows lie one behind the other on the caller's side, in the order of their numbers in `rows`.
 pub trait Storage {
     /// # Errors
     /// A message.
-    fn get(&mut self, place: Place, pieces: Pieces, dst: &mut [u8]) -> Result<(), String>;
+    fn get(&mut self, place: Place, rows: &[i32], dst: &mut [u8]) -> Result<(), String>;
 
     /// # Errors
     /// A message.
-    fn set(&mut self, place: Place, pieces: Pieces, src: &[u8]) -> Result<(), String>;
+    fn set(&mut self, place: Place, rows: &[i32], src: &[u8]) -> Result<(), String>;
+
+    /// Bytes of blocks that are in hand at a time. There are as many again while they are copied.
+    fn in_hand(&self) -> usize {
+        8 << 20
+    }
 }
 
 /// One side (K or V) of a layer, and where it is.
@@ -69,7 +70,7 @@ pub struct SideShape {
     /// Pages of the pool.
     pub n_pages: usize,
     pub device: u32,
-    /// Of the parameters, bytes in the device's meta buffer.
+    /// Of the parameters, bytes in the device's meta buffer; a multiple of [`META_ROW`].
     pub params: usize,
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::batch::{self, InHand};
 use super::{convert, Head, Held, SavedSide, SideShape, Storage};
 use crate::geometry::{BlockEntry, Width, BLOCK, SUBTILE};
 use crate::policy::{subtiles, SavedBlock};
@@ -53,20 +54,35 @@ pub fn save(
     storage: &mut dyn Storage,
     out: &mut dyn Write,
 ) -> Result<(), String> {
-    for (b, &cells) in saved.iter().enumerate().filter(|(_, cells)| **cells != 0) {
-        let live = subtiles(cells);
-        let hidden = (0..BLOCK).filter(|at| live >> (at / SUBTILE) & 1 == 1 && cells >> at & 1 == 0);
-        for (side, shape) in sides.iter().enumerate() {
-            let entry = tables(side, b);
+    let used = saved.iter().enumerate().filter(|(_, cells)| **cells != 0);
+    let mut blocks = used.flat_map(|(block, _)| {
+        sides.iter().enumerate().map(move |(side, shape)| {
+            let entry = tables(side, block);
             let width = Width::from_bits(entry.width as u32);
             let width =
-                width.ok_or_else(|| format!("block {b} of the KV cache holds cells that were never computed"))?;
-            let mut held = Held::new(*shape, shape.group, width);
-            held.load(&entry, b, storage)?;
+                width.ok_or_else(|| format!("block {block} of the KV cache holds cells that were never computed"))?;
+            Ok::<_, String>(InHand { held: Held::new(*shape, shape.group, width), entry, block, fresh: false })
+        })
+    });
+    loop {
+        let mut batch = Vec::new();
+        let mut size = 0;
+        while let Some(block) = if size < storage.in_hand() { blocks.next() } else { None } {
+            let block = block?;
+            size += block.held.size();
+            batch.push(block);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        batch::load(&mut batch, storage)?;
+        for InHand { mut held, block, .. } in batch {
+            let cells = saved[block];
             // what other sequences, or none, have in the same pages is nobody else's business
-            convert::blank(&mut held, hidden.clone()).map_err(|e| e.to_string())?;
+            let live = subtiles(cells);
+            let hidden = (0..BLOCK).filter(|at| live >> (at / SUBTILE) & 1 == 1 && cells >> at & 1 == 0);
+            convert::blank(&mut held, hidden).map_err(|e| e.to_string())?;
             held.write(cells, out).map_err(|e| e.to_string())?;
         }
     }
-    Ok(())
 }

@@ -6,6 +6,7 @@ mod rounding;
 
 use crate::common::*;
 use crate::device::{self, Buffer, Device};
+use crate::hard::{Operands, KINDS};
 use case::*;
 use half::f16;
 use pmkvq::capi::types::OpAttn;
@@ -619,49 +620,6 @@ fn long_32768_few_tokens() {
     long(32768, 2, 1, 5);
 }
 
-/// Data for a row of the table: what is changed in a case of this head dimension.
-type Change = fn(&mut Rng, &mut Case, usize);
-
-const KINDS: [(&str, Change); 8] = [
-    ("normal", |_, _, _| {}),
-    ("one large channel in the queries", |_, c, d| c.q.chunks_mut(d).for_each(|q| q[5] *= 30.0)),
-    ("large scores", |_, c, _| c.q.iter_mut().for_each(|x| *x *= 6.0)),
-    ("keys far from zero, by channel", |rng, c, d| {
-        let means: Vec<f32> = (0..d).map(|_| 8.0 * rng.normal()).collect();
-        rewrite(&mut c.k, |x, _, i| *x += means[i]);
-    }),
-    ("values far from zero, by channel", |rng, c, d| {
-        let means: Vec<f32> = (0..d).map(|_| 8.0 * rng.normal()).collect();
-        rewrite(&mut c.v, |x, _, i| *x += means[i]);
-    }),
-    ("two values only, in keys and values", |_, c, _| {
-        for side in [&mut c.k, &mut c.v] {
-            // not quite: a cache that keeps both exactly has no error to compare with
-            rewrite(side, |x, _, _| *x = x.signum() + 0.02 * *x);
-        }
-    }),
-    ("a peak over a long flat tail", |_, c, d| {
-        let peak: Vec<f32> = c.q[..d].iter().map(|x| x * 0.4).collect();
-        rewrite(&mut c.k, |x, cell, i| *x = if cell == 777 { peak[i] } else { 0.05 * *x });
-    }),
-    ("the same, values far from zero", |rng, c, d| {
-        let peak: Vec<f32> = c.q[..d].iter().map(|x| x * 0.4).collect();
-        let means: Vec<f32> = (0..d).map(|_| 8.0 * rng.normal()).collect();
-        rewrite(&mut c.k, |x, cell, i| *x = if cell == 777 { peak[i] } else { 0.05 * *x });
-        rewrite(&mut c.v, |x, _, i| *x += means[i]);
-    }),
-];
-
-/// Change what cells hold: value, cell, dimension.
-fn rewrite(c: &mut Cache, mut f: impl FnMut(&mut f32, usize, usize)) {
-    let (n, d) = (c.n_head * c.d, c.d);
-    for cell in (0..c.given.len() / n).filter(|cell| c.table[cell / BLOCK].width != 0).collect::<Vec<_>>() {
-        let mut row = c.given[cell * n..][..n].to_vec();
-        row.iter_mut().enumerate().for_each(|(i, x)| f(x, cell, i % d));
-        c.put(&row, &[cell as i64]);
-    }
-}
-
 /// The table of what the device's arithmetic adds to the error, in shares of the cache's own; printed with `--nocapture`, and at
 /// most a quarter. One token takes other code than a few, and these than many.
 #[test]
@@ -677,7 +635,7 @@ fn arithmetic_adds_at_most_a_quarter() {
                 let mut c = Case::new(rng, &f);
                 // the current tokens' own keys would be all that is seen
                 c.store_current();
-                change(rng, &mut c, 128);
+                change(rng, &mut Operands { q: &mut c.q, k: &mut c.k, v: &mut c.v, d: 128 });
                 let last: Vec<f32> = normals(rng, 128 * n_token);
                 c.k.put(&last, &c.cells.clone());
                 c.v.put(&last, &c.cells.clone());

@@ -473,6 +473,27 @@ impl Drop for Buffer {
     }
 }
 
+/// A store or load of rows of a cache on the device; `$rest` is what the other one has not.
+macro_rules! rows_op {
+    ($op:ident, $cache:expr, $on:expr, $cells:expr, $n_tokens:expr, $($rest:tt)*) => {
+        $op {
+            cells: $cells.ptr().cast(),
+            n_tokens: $n_tokens as u32,
+            n_head_kv: $cache.n_head as u32,
+            head_dim: $cache.d as u32,
+            group: $cache.group as u32,
+            n_pages: $cache.n_pages as u32,
+            n_blocks: $cache.n_blocks as u32,
+            side: $cache.side.index() as u32,
+            pool: $on.pool.ptr(),
+            table: $on.table.ptr().cast(),
+            params: $on.params.ptr().cast(),
+            $($rest)*
+        }
+    };
+}
+pub(crate) use rows_op;
+
 /// A [`Cache`] on the device.
 pub struct DeviceCache {
     pub pool: Buffer,

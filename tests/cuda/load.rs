@@ -1,7 +1,7 @@
 //! Load on the device: the floats of the reference.
 
 use super::common::*;
-use super::device::{self, times, Buffer, DeviceCache, INVALID_VALUE};
+use super::device::{self, rows_op, times, Buffer, DeviceCache, INVALID_VALUE};
 use pmkvq::capi::types::OpLoad;
 use pmkvq::geometry::{BlockEntry, Width};
 use pmkvq::kernels::{load_at, Isa, PartialsMut};
@@ -23,20 +23,7 @@ fn compare(c: &mut Cache, cells: &[i64], what: &str) {
 }
 
 fn op(c: &Cache, on: &DeviceCache, cells: &Buffer, n: usize, dst: &Buffer) -> OpLoad {
-    OpLoad {
-        cells: cells.ptr().cast(),
-        n_tokens: n as u32,
-        n_head_kv: c.n_head as u32,
-        head_dim: c.d as u32,
-        group: c.group as u32,
-        n_pages: c.n_pages as u32,
-        n_blocks: c.n_blocks as u32,
-        side: c.side.index() as u32,
-        pool: on.pool.ptr(),
-        table: on.table.ptr().cast(),
-        params: on.params.ptr().cast(),
-        dst: dst.ptr().cast(),
-    }
+    rows_op!(OpLoad, c, on, cells, n, dst: dst.ptr().cast())
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod bench;
 #[path = "../kernels/common.rs"]
 mod common;
 mod device;
+#[path = "../kernels/hard.rs"]
+mod hard;
 mod load;
 mod merge;
 #[path = "../shared/rng.rs"]

@@ -1,7 +1,7 @@
 //! Store on the device: the bytes of the reference.
 
 use super::common::*;
-use super::device::{self, times, Buffer, Device, DeviceCache, End, INVALID_VALUE};
+use super::device::{self, rows_op, times, Buffer, Device, DeviceCache, End, INVALID_VALUE};
 use pmkvq::capi::types::{OpMerge, OpStore};
 use pmkvq::geometry::{BlockEntry, Side, Width};
 use pmkvq::kernels::{store_at, Isa, RangeRule, RowsF32};
@@ -18,23 +18,12 @@ impl Case {
     /// Rows lie in `values` from index `first` on, heads and tokens so many values apart.
     fn strided(c: &Cache, values: &[f32], first: usize, head: usize, token: usize, cells: &[i64]) -> Case {
         let (on, x, cells_on) = (DeviceCache::of(c), Buffer::of(values), Buffer::of(cells));
-        let op = OpStore {
+        let op = rows_op!(OpStore, c, on, cells_on, cells.len(),
             x: x.ptr().cast::<f32>().wrapping_add(first),
             x_nb_head: 4 * head,
             x_nb_token: 4 * token,
-            cells: cells_on.ptr().cast(),
-            n_tokens: cells.len() as u32,
-            n_head_kv: c.n_head as u32,
-            head_dim: c.d as u32,
-            group: c.group as u32,
-            range: c.rule as u32,
-            n_pages: c.n_pages as u32,
-            n_blocks: c.n_blocks as u32,
-            side: c.side.index() as u32,
-            pool: on.pool.ptr(),
-            table: on.table.ptr().cast(),
-            params: on.params.ptr().cast(),
-        };
+            range: c.rule as u32
+        );
         Case { op, on, _x: x, _cells: cells_on }
     }
 

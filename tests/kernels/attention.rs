@@ -2,6 +2,7 @@
 //! plus a quarter of the cache's own error.
 
 use super::common::*;
+use super::hard::{Operands, KINDS};
 use half::f16;
 use pmkvq::geometry::{Side, Width, BLOCK};
 use pmkvq::kernels::oracle::attention_f64;
@@ -49,10 +50,6 @@ impl Form {
     }
 }
 
-fn normals(rng: &mut Rng, n: usize) -> Vec<f32> {
-    (0..n).map(|_| rng.normal()).collect()
-}
-
 impl Case {
     /// A full history whose last `n_token` cells are the current batch, causally masked.
     fn new(rng: &mut Rng, f: &Form) -> Case {
@@ -70,10 +67,6 @@ impl Case {
         fill(rng, &mut v, &history, 1.0);
         let n_head = f.n_head_kv * f.ratio;
         let cells: Vec<i64> = (f.n_kv - f.n_token..f.n_kv).map(|c| c as i64).collect();
-        let mut mask = vec![f16::NEG_INFINITY.to_bits(); f.n_token * f.n_kv];
-        for t in 0..f.n_token {
-            mask[t * f.n_kv..][..f.n_kv - f.n_token + t + 1].fill(0);
-        }
         Case {
             k,
             v,
@@ -84,7 +77,7 @@ impl Case {
             v_cur: normals(rng, f.n_token * f.n_head_kv * f.dv),
             current: true,
             cells,
-            mask,
+            mask: causal_mask(f.n_kv, f.n_token),
             scale: 1.0 / (f.dk as f32).sqrt(),
             softcap: 0.0,
             max_bias: 0.0,
@@ -200,12 +193,6 @@ impl Case {
             }
         }
     }
-}
-
-/// Values for cells of a cache, through the store.
-fn fill(rng: &mut Rng, c: &mut Cache, cells: &[i64], size: f32) {
-    let values: Vec<f32> = (0..cells.len() * c.n_head * c.d).map(|_| rng.normal() * size).collect();
-    c.put(&values, cells);
 }
 
 /// Root mean square.
@@ -540,57 +527,6 @@ fn weights_make_the_output() {
     });
 }
 
-/// Data for a row of the table: what is changed in a case of this head dimension.
-type Change = fn(&mut Rng, &mut Case, usize);
-
-const KINDS: [(&str, Change); 8] = [
-    ("normal", |_, _, _| {}),
-    ("one large channel in the queries", |_, c, d| {
-        for q in c.q.chunks_mut(d) {
-            q[5] *= 30.0;
-        }
-    }),
-    ("large scores", |_, c, _| c.q.iter_mut().for_each(|x| *x *= 6.0)),
-    ("keys far from zero, by channel", |rng, c, d| {
-        let means: Vec<f32> = (0..d).map(|_| 8.0 * rng.normal()).collect();
-        rewrite(&mut c.k, |x, _, i| *x += means[i]);
-    }),
-    ("values far from zero, by channel", |rng, c, d| {
-        let means: Vec<f32> = (0..d).map(|_| 8.0 * rng.normal()).collect();
-        rewrite(&mut c.v, |x, _, i| *x += means[i]);
-    }),
-    ("two values only, in keys and values", |_, c, _| {
-        for side in [&mut c.k, &mut c.v] {
-            // not quite: a cache that keeps both exactly has no error to compare with
-            rewrite(side, |x, _, _| *x = x.signum() + 0.02 * *x);
-        }
-    }),
-    ("a peak over a long flat tail", |_, c, d| {
-        let peak: Vec<f32> = c.q[..d].iter().map(|x| x * 0.4).collect();
-        rewrite(&mut c.k, |x, cell, i| *x = if cell == 777 { peak[i] } else { 0.05 * *x });
-    }),
-    ("the same, values far from zero", |rng, c, d| {
-        let peak: Vec<f32> = c.q[..d].iter().map(|x| x * 0.4).collect();
-        let means: Vec<f32> = (0..d).map(|_| 8.0 * rng.normal()).collect();
-        rewrite(&mut c.k, |x, cell, i| *x = if cell == 777 { peak[i] } else { 0.05 * *x });
-        rewrite(&mut c.v, |x, _, i| *x += means[i]);
-    }),
-];
-
-/// Change what cells hold: value, cell, dimension.
-fn rewrite(c: &mut Cache, mut f: impl FnMut(&mut f32, usize, usize)) {
-    let (n, d) = (c.n_head * c.d, c.d);
-    let cells: Vec<i64> =
-        (0..c.given.len() as i64 / n as i64).filter(|b| c.table[*b as usize / BLOCK].width != 0).collect();
-    for &cell in &cells {
-        let mut row = c.given[cell as usize * n..][..n].to_vec();
-        for (i, x) in row.iter_mut().enumerate() {
-            f(x, cell as usize, i % d);
-        }
-        c.put(&row, &[cell]);
-    }
-}
-
 /// The table of what integer queries and weights add to the error, in shares of the cache's own, on every level; printed with
 /// `--nocapture`, and at most a quarter.
 #[test]
@@ -607,7 +543,7 @@ fn integers_add_at_most_a_quarter() {
             let mut c = Case::new(rng, &f);
             // the current token's own key would be all that is seen
             c.current = false;
-            change(rng, &mut c, 128);
+            change(rng, &mut Operands { q: &mut c.q, k: &mut c.k, v: &mut c.v, d: 128 });
             let last: Vec<f32> = normals(rng, 2 * 128);
             c.k.put(&last, &[1999]);
             c.v.put(&last, &[1999]);

@@ -284,3 +284,22 @@ pub fn garbage(rng: &mut Rng, bytes: &mut [u8]) {
         }
     }
 }
+
+pub fn normals(rng: &mut Rng, n: usize) -> Vec<f32> {
+    (0..n).map(|_| rng.normal()).collect()
+}
+
+/// Values for cells of a cache, through the store.
+pub fn fill(rng: &mut Rng, c: &mut Cache, cells: &[i64], size: f32) {
+    let values: Vec<f32> = (0..cells.len() * c.n_head * c.d).map(|_| rng.normal() * size).collect();
+    c.put(&values, cells);
+}
+
+/// Of an attention whose last `n_token` cells are the current batch: f16 `[n_token][n_kv]`.
+pub fn causal_mask(n_kv: usize, n_token: usize) -> Vec<u16> {
+    let mut mask = vec![half::f16::NEG_INFINITY.to_bits(); n_token * n_kv];
+    for (t, row) in mask.chunks_mut(n_kv).enumerate() {
+        row[..n_kv - n_token + t + 1].fill(0);
+    }
+    mask
+}

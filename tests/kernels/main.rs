@@ -3,6 +3,7 @@
 mod attention;
 mod codes;
 mod common;
+mod hard;
 mod layout;
 mod limits;
 mod load;

@@ -49,17 +49,7 @@ pub fn text(model: &Model, from: usize, n: usize) -> Vec<i32> {
 /// A plan by `pmkvq plan`, for a model and a context.
 pub fn plan(model: &Path, n_ctx: u32, args: &[&str]) -> Temporary {
     poison();
-    let file = Temporary::new("json");
-    let output = Command::new(env!("CARGO_BIN_EXE_pmkvq"))
-        .args(["plan", "--ctx", &n_ctx.to_string(), "--model"])
-        .arg(model)
-        .args(args)
-        .arg("-o")
-        .arg(&file.0)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "pmkvq plan {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    file
+    Temporary::plan(model, n_ctx, args)
 }
 
 /// What a cache takes on a device beyond what plans count (`PMKVQ_FORCE_DEVICE_PATH=1`): partial results where batches are

@@ -34,17 +34,7 @@ pub fn model() -> PathBuf {
 
 /// A plan for the shipped model by `pmkvq plan`.
 pub fn plan(n_ctx: u32, args: &[&str]) -> Temporary {
-    let file = Temporary::new("json");
-    let output = Command::new(env!("CARGO_BIN_EXE_pmkvq"))
-        .args(["plan", "--ctx", &n_ctx.to_string(), "--model"])
-        .arg(model())
-        .args(args)
-        .arg("-o")
-        .arg(&file.0)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "pmkvq plan {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    file
+    Temporary::plan(&model(), n_ctx, args)
 }
 
 /// A program without the environment's plans, input or terminal.

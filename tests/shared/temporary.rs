@@ -1,7 +1,8 @@
 //! A file or folder that goes with its owner.
 #![allow(dead_code)] // no test program uses all of it
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub struct Temporary(pub PathBuf);
@@ -17,6 +18,21 @@ impl Temporary {
     pub fn with(extension: &str, bytes: &[u8]) -> Temporary {
         let file = Temporary::new(extension);
         std::fs::write(&file.0, bytes).unwrap();
+        file
+    }
+
+    /// A plan by `pmkvq plan`, for a model and a context.
+    pub fn plan(model: &Path, n_ctx: u32, args: &[&str]) -> Temporary {
+        let file = Temporary::new("json");
+        let output = Command::new(env!("CARGO_BIN_EXE_pmkvq"))
+            .args(["plan", "--ctx", &n_ctx.to_string(), "--model"])
+            .arg(model)
+            .args(args)
+            .arg("-o")
+            .arg(&file.0)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "pmkvq plan {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         file
     }
 

@@ -1,6 +1,7 @@
 //! States: what is saved from one cache and restored into another is what was stored, at the width that it has now.
 //! Pools hold 0xFF bytes at first. Seeds are printed; `PMKVQ_SEED=n` runs that seed alone.
 
+mod copies;
 mod hostile;
 #[path = "../shared/rng.rs"]
 mod rng;

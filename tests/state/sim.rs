@@ -3,7 +3,7 @@
 use pmkvq::geometry::{page_bytes, params_bytes, BlockEntry, Side, Width, BLOCK};
 use pmkvq::kernels::{load, shrink, store, PartialsMut, RangeRule, RowsF32, ShrinkOp, SideView};
 use pmkvq::policy::{CellView, Config, Initial, Placed, Policy, PoolConfig, Rule, SeqSet, SideConfig};
-use pmkvq::state::{self, Head, Held, Pieces, Place, SideShape, Storage};
+use pmkvq::state::{self, Head, Held, Place, SideShape, Storage, META_ROW};
 use std::sync::atomic::AtomicU32;
 
 use super::rng::Rng;
@@ -46,7 +46,10 @@ pub struct Sim {
 /// Pools and one meta buffer of parameters, in words so that kernels find them aligned.
 pub struct Memory {
     pools: Vec<Vec<u32>>,
+    page_bytes: Vec<usize>,
     meta: Vec<u32>,
+    /// Bytes of blocks in hand at a time.
+    in_hand: usize,
 }
 
 fn bytes(words: &mut [u32]) -> &mut [u8] {
@@ -54,29 +57,36 @@ fn bytes(words: &mut [u32]) -> &mut [u8] {
 }
 
 impl Memory {
-    fn place(&mut self, place: Place) -> &mut [u8] {
+    /// The bytes of a place, and of a row there.
+    fn place(&mut self, place: Place) -> (&mut [u8], usize) {
         match place {
-            Place::Pool(i) => bytes(&mut self.pools[i as usize]),
-            Place::Meta(_) => bytes(&mut self.meta),
+            Place::Pool(i) => (bytes(&mut self.pools[i as usize]), self.page_bytes[i as usize]),
+            Place::Meta(_) => (bytes(&mut self.meta), META_ROW),
         }
     }
 }
 
 impl Storage for Memory {
-    fn get(&mut self, place: Place, p: Pieces, dst: &mut [u8]) -> Result<(), String> {
-        let from = self.place(place);
-        for (i, piece) in dst.chunks_exact_mut(p.size).enumerate() {
-            piece.copy_from_slice(&from[p.offset + i * p.stride..][..p.size]);
+    fn get(&mut self, place: Place, rows: &[i32], dst: &mut [u8]) -> Result<(), String> {
+        let (from, size) = self.place(place);
+        assert_eq!(dst.len(), rows.len() * size);
+        for (to, &row) in dst.chunks_exact_mut(size).zip(rows) {
+            to.copy_from_slice(&from[row as usize * size..][..size]);
         }
         Ok(())
     }
 
-    fn set(&mut self, place: Place, p: Pieces, src: &[u8]) -> Result<(), String> {
-        let to = self.place(place);
-        for (i, piece) in src.chunks_exact(p.size).enumerate() {
-            to[p.offset + i * p.stride..][..p.size].copy_from_slice(piece);
+    fn set(&mut self, place: Place, rows: &[i32], src: &[u8]) -> Result<(), String> {
+        let (to, size) = self.place(place);
+        assert_eq!(src.len(), rows.len() * size);
+        for (from, &row) in src.chunks_exact(size).zip(rows) {
+            to[row as usize * size..][..size].copy_from_slice(from);
         }
         Ok(())
+    }
+
+    fn in_hand(&self) -> usize {
+        self.in_hand
     }
 }
 
@@ -166,8 +176,11 @@ impl Sim {
         let n = n_blocks as usize * BLOCK;
         Sim {
             memory: Memory {
+                page_bytes: pool_dims.iter().map(|d| page_bytes(*d)).collect(),
                 pools: pool_dims.iter().enumerate().map(pool_words).map(|n| vec![u32::MAX; n]).collect(),
                 meta: vec![u32::MAX; meta / 4 + 1],
+                // a block, some, all of them
+                in_hand: [1, 100_000, usize::MAX][seed as usize % 3],
             },
             policy: Policy::new(config).unwrap(),
             holds: vec![vec![None; n]; shapes.len()],

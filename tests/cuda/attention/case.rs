@@ -95,10 +95,6 @@ impl Form {
     }
 }
 
-pub fn normals(rng: &mut Rng, n: usize) -> Vec<f32> {
-    (0..n).map(|_| rng.normal()).collect()
-}
-
 impl Case {
     /// A full history whose last `n_token` cells are the current batch, causally masked.
     pub fn new(rng: &mut Rng, f: &Form) -> Case {
@@ -115,10 +111,6 @@ impl Case {
         fill(rng, &mut v, &history, 1.0);
         let n_head = f.n_head_kv * f.ratio;
         let cells: Vec<i64> = (f.n_kv - f.n_token..f.n_kv).map(|c| c as i64).collect();
-        let mut mask = vec![f16::NEG_INFINITY.to_bits(); f.n_token * f.n_kv];
-        for t in 0..f.n_token {
-            mask[t * f.n_kv..][..f.n_kv - f.n_token + t + 1].fill(0);
-        }
         Case {
             k,
             v,
@@ -129,7 +121,7 @@ impl Case {
             v_cur: normals(rng, f.n_token * f.n_head_kv * f.dv),
             current: true,
             cells,
-            mask,
+            mask: causal_mask(f.n_kv, f.n_token),
             scale: 1.0 / (f.dk as f32).sqrt(),
             softcap: 0.0,
             max_bias: 0.0,
@@ -449,12 +441,6 @@ fn written(n: usize, op: impl Fn(*mut f32) -> i32) -> Vec<f32> {
     let unwritten = words.iter().filter(|w| **w == u32::MAX).count();
     assert!(unwritten == 0, "{unwritten} of {n} values were not written");
     words.into_iter().map(f32::from_bits).collect()
-}
-
-/// Values for cells of a cache, through the store.
-pub fn fill(rng: &mut Rng, c: &mut Cache, cells: &[i64], size: f32) {
-    let values: Vec<f32> = (0..cells.len() * c.n_head * c.d).map(|_| rng.normal() * size).collect();
-    c.put(&values, cells);
 }
 
 pub fn same_bits(a: &[f32], b: &[f32]) -> bool {

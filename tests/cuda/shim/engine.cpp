@@ -98,14 +98,19 @@ static void record(int code) {
     }
 }
 
+// a line, and an error
+static void tell(int code, const char * format, va_list args) {
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    record(code);
+}
+
 void fail(int code, const char * format, ...) {
     print_thread();
     va_list args;
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    tell(code, format, args);
     va_end(args);
-    fputc('\n', stderr);
-    record(code);
     engine.failed = true;
     void * gone;
     pmkvq_shim_switch(&gone, engine.main);
@@ -116,10 +121,8 @@ void note(int code, const char * format, ...) {
     fprintf(stderr, "pmkvq-shim: ");
     va_list args;
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    tell(code, format, args);
     va_end(args);
-    fputc('\n', stderr);
-    record(code);
 }
 
 static void on_signal(int sig, siginfo_t * info, void *) {

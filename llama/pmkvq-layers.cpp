@@ -1,0 +1,143 @@
+// Which layers there are, the devices that they are on, and the cache that the runtime lays out for them.
+
+#include "pmkvq-store.h"
+#include "pmkvq-ops.h"
+
+#include "llama-hparams.h"
+#include "llama-impl.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+void pmkvq_store::add_layer(int32_t il, bool offload) {
+    placements.push_back(offload ? pmkvq_layer_placement(model->dev_layer(il)) : pmkvq_placement());
+
+    layers.push_back({
+        /*.il         =*/ (uint32_t) il,
+        /*.n_head     =*/ hparams->n_head(il),
+        /*.n_head_kv  =*/ hparams->n_head_kv(il),
+        /*.head_dim_k =*/ hparams->n_embd_head_k(il),
+        /*.head_dim_v =*/ hparams->n_embd_head_v(il),
+        /*.device     =*/ 0,
+    });
+}
+
+size_t pmkvq_store::count_scratch() const {
+    std::vector<size_t> scratch(devices.size());
+    for (const auto & l : layers) {
+        const size_t row = sizeof(float)*(l.head_dim_v + 2)*l.n_head;
+
+        for (int64_t n = 1; n <= (int64_t) std::min(n_ctx, n_ubatch); ++n) {
+            const size_t rows = n*pmkvq_n_chunk(devices[l.device].direct ? 0 : rows_most, n, n_cell, l.n_head, l.n_head_kv);
+            scratch[l.device] = std::max(scratch[l.device], row*rows);
+        }
+    }
+
+    size_t res = 0;
+    for (const size_t s : scratch) {
+        res += s;
+    }
+    return res;
+}
+
+void pmkvq_store::create_cache() {
+    devices.clear();
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        auto it = std::find_if(devices.begin(), devices.end(), [&](const pmkvq_device & d) { return d.at == placements[i]; });
+        layers[i].device = it - devices.begin();
+        if (it == devices.end()) {
+            devices.emplace_back(placements[i]);
+        }
+    }
+
+    const std::string arch = model->arch_name();
+
+    std::vector<const char *> names;
+    for (const auto & d : devices) {
+        names.push_back(d.name.c_str());
+    }
+
+    const pmkvq_model_desc desc_model = {
+        /*.arch        =*/ arch.c_str(),
+        /*.name        =*/ model->name.c_str(),
+        /*.n_ctx_train =*/ hparams->n_ctx_train,
+        /*.n_layers    =*/ (uint32_t) layers.size(),
+        /*.layers      =*/ layers.data(),
+        /*.rope_type   =*/ llama_model_rope_type(model),
+        /*.n_devices   =*/ (uint32_t) names.size(),
+        /*.devices     =*/ names.data(),
+    };
+
+    if (cache) {
+        rt->cache_free(cache);
+        cache = nullptr;
+    }
+
+    // a plan that fits to the byte fits on every device, if need be with fewer parts
+    for (uint32_t rows : { (uint32_t) PMKVQ_ROWS, std::min(n_ctx, (uint32_t) PMKVQ_ROWS_LEAST) }) {
+        rows_most     = rows;
+        scratch_bytes = count_scratch();
+
+        char err[PMKVQ_ERR_SIZE] = "";
+        if (rt->cache_new(plan.get(), &desc_model, n_ctx, n_seq_max, scratch_bytes, hparams->no_alloc, &cache, err, sizeof(err)) == 0) {
+            break;
+        }
+        if (rows != PMKVQ_ROWS) {
+            throw std::runtime_error(std::string("pmkvq: ") + err);
+        }
+    }
+
+    rt->cache_desc(cache, &desc);
+
+    pools.resize(desc.n_pools);
+    for (uint32_t i = 0; i < desc.n_pools; ++i) {
+        rt->cache_pool(cache, i, &pools[i]);
+    }
+
+    sides.resize(desc.n_sides);
+    transforms.resize(desc.n_sides);
+    for (uint32_t i = 0; i < desc.n_sides; ++i) {
+        rt->cache_side(cache, i, &sides[i]);
+        rt->cache_transform(cache, i, &transforms[i]);
+    }
+}
+
+void pmkvq_store::place_layers() {
+    for (size_t i = 0; i < placements.size(); ++i) {
+        if (!placements[i].dev) {
+            placements[i] = pmkvq_pretended_placement(i, placements.size());
+        }
+    }
+
+    create_cache();
+
+    // whether a device has the operations for a layer depends on the groups, which the cache was asked for; a layer that
+    // moves changes the pools, so that it is asked again
+    size_t n_moved = 0;
+    std::string names;
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const auto & device = devices[layers[i].device];
+
+        bool ok = true;
+        for (uint32_t n_tokens : { 1u, std::min(n_ctx, std::max(1u, n_ubatch)) }) {
+            ok = ok && pmkvq_device_runs(device, layers[i], desc, pools, sides[2*i], sides[2*i + 1], rt->cache_meta_bytes(cache, layers[i].device), n_tokens);
+        }
+        if (!ok) {
+            if (names.find(device.name) == std::string::npos) {
+                names += (names.empty() ? "" : ", ") + device.name;
+            }
+            placements[i] = {};
+            n_moved++;
+        }
+    }
+
+    if (n_moved > 0) {
+        LLAMA_LOG_WARN("%s: the progressive KV cache and the attention of %zu of %zu layers run on the CPU: this build has no operations for them on %s\n",
+                __func__, n_moved, layers.size(), names.c_str());
+
+        create_cache();
+    }
+}
