@@ -42,9 +42,9 @@ fn even(x: f32) -> f32 {
 /// `cvt.d.s`; bits: of the register that takes it.
 pub fn cvt(op: &Op, to: &str, from: &str, bits: u32) -> Option<Run> {
     if let (Some(d), Some(s)) = (kind(to), kind(from)) {
-        return if op.has("sat") { None } else { integers(d, s, bits) };
+        return if op.mods.len() == 2 { integers(d, s, bits) } else { None };
     }
-    if op.has("sat") {
+    if !op.only(&[to, "rn", "rni", "rmi", "rpi", "rzi", "ftz"]) {
         return None;
     }
     let round =

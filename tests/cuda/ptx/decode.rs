@@ -19,6 +19,11 @@ impl Op<'_> {
         self.mods.contains(&m)
     }
 
+    /// Nothing stands before the type but these.
+    pub fn only(&self, known: &[&str]) -> bool {
+        self.mods.iter().rev().skip(1).all(|m| known.contains(m))
+    }
+
     pub fn bits(&self) -> u32 {
         type_bits(self.ty)
     }

@@ -60,7 +60,7 @@ macro_rules! both {
 
 /// f32; None for rounding other than to nearest, and what is not known.
 pub fn single(op: &Op) -> Option<Run> {
-    if op.has("sat") || op.has("rz") || op.has("rm") || op.has("rp") {
+    if !op.only(&["rn", "approx", "full", "ftz"]) {
         return None;
     }
     Some(match op.name {
@@ -72,8 +72,8 @@ pub fn single(op: &Op) -> Option<Run> {
         "rcp" => both!(op, map1, |a| 1.0 / a),
         "sqrt" => both!(op, map1, |a| a.sqrt()),
         "rsqrt" => both!(op, map1, |a| 1.0 / a.sqrt()),
-        "min" if !op.has("NaN") => both!(op, map2, |a, b| least(a, b)),
-        "max" if !op.has("NaN") => both!(op, map2, |a, b| most(a, b)),
+        "min" => both!(op, map2, |a, b| least(a, b)),
+        "max" => both!(op, map2, |a, b| most(a, b)),
         "neg" => both!(op, map1, |a| -a),
         "abs" => both!(op, map1, |a| a.abs()),
         "ex2" => both!(op, map1, |a| a.exp2()),
@@ -103,6 +103,9 @@ macro_rules! relation {
 
 #[allow(clippy::neg_cmp_op_on_partial_ord, clippy::double_comparisons)] // they differ where there is no number
 pub fn setp(op: &Op) -> Option<Run> {
+    if !op.only(&[op.mods[0], "and", "or", "xor", "ftz"]) {
+        return None;
+    }
     Some(match op.mods[0] {
         "eq" => relation!(op, |a, b| a == b),
         "ne" => relation!(op, |a, b| a < b || a > b),

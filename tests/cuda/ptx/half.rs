@@ -64,7 +64,7 @@ fn on2(a: u32, b: u32, g: impl Fn(f32, f32) -> f32) -> u32 {
 
 /// f16 and f16x2. Sums and products of two halves are exact in a float, or nearer to it than a half's rounding sees.
 pub fn arithmetic(op: &Op) -> Option<Run> {
-    if op.mods.iter().any(|m| !matches!(*m, "rn" | "f16" | "f16x2")) {
+    if !op.only(&["rn"]) {
         return None;
     }
     Some(match (op.name, op.ty) {

@@ -80,6 +80,9 @@ fn h(x: u32) -> i16 {
 
 /// Instructions of 16 bits.
 pub fn short(op: &Op) -> Option<Run> {
+    if !op.only(&["lo", "wide"]) {
+        return None;
+    }
     Some(match (op.name, op.ty) {
         ("add", _) => run!(map2, |a, b| a.wrapping_add(b) & 0xffff),
         ("sub", _) => run!(map2, |a, b| a.wrapping_sub(b) & 0xffff),
@@ -109,6 +112,9 @@ pub fn short(op: &Op) -> Option<Run> {
 
 /// Of 32 bits.
 pub fn word(op: &Op) -> Option<Run> {
+    if !op.only(&["lo", "hi", "wide", "l", "r", "wrap", "shiftamt"]) && op.name != "dp4a" {
+        return None;
+    }
     Some(match (op.name, op.ty) {
         ("add", _) if op.mods.len() == 1 => run!(map2, |a, b| a.wrapping_add(b)),
         ("sub", _) if op.mods.len() == 1 => run!(map2, |a, b| a.wrapping_sub(b)),
@@ -182,6 +188,9 @@ pub fn word(op: &Op) -> Option<Run> {
 
 /// Of 64 bits.
 pub fn long(op: &Op) -> Option<Run> {
+    if !op.only(&["lo", "hi"]) {
+        return None;
+    }
     Some(match (op.name, op.ty) {
         ("add", _) if op.mods.len() == 1 => run!(wide2, |a, b| a.wrapping_add(b)),
         ("sub", _) if op.mods.len() == 1 => run!(wide2, |a, b| a.wrapping_sub(b)),
@@ -232,6 +241,9 @@ macro_rules! relations {
 
 /// `setp` of integers.
 pub fn setp(op: &Op) -> Option<Run> {
+    if !op.only(&[op.mods[0], "and", "or", "xor"]) {
+        return None;
+    }
     match op.bits() {
         16 => relations!(compare, h, op),
         32 => relations!(compare, s, op),
