@@ -1,4 +1,4 @@
-//! Loads, stores and atomics.
+//! Loads and stores.
 
 use crate::grid::Cta;
 use crate::lanes::each;
@@ -11,8 +11,6 @@ pub const SHARED_WINDOW: u64 = 1 << 60;
 pub const LOCAL_WINDOW: u64 = 2 << 60;
 const WINDOWS: u64 = 3 << 60;
 
-pub const ATOMICS: [&str; 10] = ["add", "or", "and", "xor", "min", "max", "exch", "cas", "inc", "dec"];
-
 #[derive(Clone, Copy, PartialEq)]
 pub enum Space {
     Global,
@@ -22,7 +20,7 @@ pub enum Space {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum What {
+pub enum What {
     Load,
     Store,
     Atomic,
@@ -64,7 +62,7 @@ pub fn check_waited(w: &Warp, cta: &Cta, m: u32) -> Done {
 }
 
 /// Host addresses of what the lanes touch, and the lanes that touch what another one did just now.
-fn resolve(
+pub fn resolve(
     w: &mut Warp,
     cta: &mut Cta,
     at: &[u64; 32],
@@ -131,7 +129,7 @@ fn resolve(
 }
 
 /// Does f for the lanes of each space that generic addresses are of.
-fn generic(at: &[u64; 32], m: u32, mut f: impl FnMut(&[u64; 32], u32, Space) -> Done) -> Done {
+pub fn generic(at: &[u64; 32], m: u32, mut f: impl FnMut(&[u64; 32], u32, Space) -> Done) -> Done {
     for (window, space) in [(0, Space::Global), (SHARED_WINDOW, Space::Shared), (LOCAL_WINDOW, Space::Local)] {
         let part = crate::lanes::bits(|l| at[l] & WINDOWS == window) & m;
         if part != 0 {
@@ -223,6 +221,18 @@ pub fn load(space: &str) -> Option<Run> {
     })
 }
 
+/// `ld.global.nc`: the memory must be what it was since the kernel came to the device, which may be before the kernels before have ended;
+/// ptxas may put such a load before the wait for them.
+pub fn load_constant(w: &mut Warp, cta: &mut Cta, i: &Ins, m: u32) -> Done {
+    if cta.early {
+        return fault(
+            code::LAUNCH_FAILURE,
+            "reads what must not change (.nc) in an early launch, before which others write",
+        );
+    }
+    load_from(w, cta, i, m, &addresses(w, i.a, i.b != 0, i.imm), Space::Global)
+}
+
 pub fn store(space: &str) -> Option<Run> {
     Some(match space {
         "global" => |w, cta, i, m| store_to(w, cta, i, m, &addresses(w, i.a, i.b != 0, i.imm), Space::Global),
@@ -232,64 +242,6 @@ pub fn store(space: &str) -> Option<Run> {
             let at = addresses(w, i.a, i.b != 0, i.imm);
             generic(&at, m, |at, m, space| store_to(w, cta, i, m, at, space))
         },
-        _ => return None,
-    })
-}
-
-fn atomic_at(
-    w: &mut Warp,
-    cta: &mut Cta,
-    i: &Ins,
-    m: u32,
-    at: &[u64; 32],
-    space: Space,
-    f: fn(u32, u32, u32) -> u32,
-) -> Done {
-    let (p, _) = resolve(w, cta, at, m, 4, space, What::Atomic)?;
-    let (x, y) = (*w.r32(i.b), *w.r32(cta.kernel.lists[i.list as usize]));
-    let mut old = [0u32; 32];
-    for l in each(m) {
-        // SAFETY: resolve has checked these bytes
-        unsafe {
-            let p = p[l].cast::<u32>();
-            old[l] = p.read();
-            p.write(f(old[l], x[l], y[l]));
-        }
-    }
-    if i.d >= 0 {
-        w.put32(i.d, m, &old);
-    }
-    Ok(())
-}
-
-macro_rules! atomics {
-    ($space:expr, $f:expr) => {
-        match $space {
-            "global" => |w, cta, i, m| atomic_at(w, cta, i, m, &addresses(w, i.a, i.c != 0, i.imm), Space::Global, $f),
-            "shared" => |w, cta, i, m| atomic_at(w, cta, i, m, &addresses(w, i.a, i.c != 0, i.imm), Space::Shared, $f),
-            "generic" => |w, cta, i, m| {
-                let at = addresses(w, i.a, i.c != 0, i.imm);
-                generic(&at, m, |at, m, space| atomic_at(w, cta, i, m, at, space, $f))
-            },
-            _ => return None,
-        }
-    };
-}
-
-/// Of 32 bits.
-pub fn atomic(space: &str, what: &str, ty: &str) -> Option<Run> {
-    Some(match (what, ty) {
-        ("add", "u32" | "s32") => atomics!(space, |old, x, _| old.wrapping_add(x)),
-        ("add", "f32") => atomics!(space, |old, x, _| (f32::from_bits(old) + f32::from_bits(x)).to_bits()),
-        ("or", _) => atomics!(space, |old, x, _| old | x),
-        ("and", _) => atomics!(space, |old, x, _| old & x),
-        ("xor", _) => atomics!(space, |old, x, _| old ^ x),
-        ("exch", _) => atomics!(space, |_, x, _| x),
-        ("cas", _) => atomics!(space, |old, x, y| if old == x { y } else { old }),
-        ("min", "u32") => atomics!(space, |old, x, _| old.min(x)),
-        ("max", "u32") => atomics!(space, |old, x, _| old.max(x)),
-        ("min", "s32") => atomics!(space, |old, x, _| (old as i32).min(x as i32) as u32),
-        ("max", "s32") => atomics!(space, |old, x, _| (old as i32).max(x as i32) as u32),
         _ => return None,
     })
 }

@@ -3,7 +3,7 @@
 use crate::decode::{type_bits, Class, Decoder, Made, Op};
 use crate::program::{Ins, Kind, Reg};
 use crate::text::Arg;
-use crate::{access, act, copies, exchange, matrix};
+use crate::{access, act, atomics, copies, exchange, matrix};
 
 impl Decoder<'_> {
     pub fn memory(&mut self, op: &Op, args: &[Arg], ins: &mut Ins) -> Made<()> {
@@ -66,7 +66,7 @@ impl Decoder<'_> {
                 // which bits a narrow signed element fills
                 ins.c = if op.ty.starts_with('s') { full as Reg } else { 0 };
                 ins.d = (full == 64) as Reg;
-                ins.run = access::load(space).ok_or("unknown")?;
+                ins.run = if op.has("nc") { access::load_constant } else { access::load(space).ok_or("unknown")? };
             }
             "st" => {
                 let long = self.address(ins, &args[0])?;
@@ -96,8 +96,8 @@ impl Decoder<'_> {
                     *self.lists.last_mut().expect("just pushed") = self.src(x, bits)?;
                 }
                 ins.d = if with_result { self.dst(&args[0], bits)? } else { -1 };
-                let what = op.mods.iter().copied().find(|m| access::ATOMICS.contains(m)).ok_or("unknown")?;
-                ins.run = if wide { None } else { access::atomic(space, what, op.ty) }.ok_or("unknown")?;
+                let what = op.mods.iter().copied().find(|m| atomics::ATOMICS.contains(m)).ok_or("unknown")?;
+                ins.run = if wide { None } else { atomics::atomic(space, what, op.ty) }.ok_or("unknown")?;
             }
         }
         Ok(())

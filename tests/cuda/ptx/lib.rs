@@ -6,6 +6,7 @@
 
 mod access;
 mod allocate;
+mod atomics;
 mod convert;
 mod copies;
 mod decode;

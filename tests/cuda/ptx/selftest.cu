@@ -255,7 +255,7 @@ static void test_copies() {
 // early launches
 //
 
-enum Early { WAITS, READS, NEVER };
+enum Early { WAITS, READS, NEVER, CONSTANT };
 
 template <int what>
 static __global__ void early_kernel(const uint32_t * x, uint32_t * y) {
@@ -263,10 +263,10 @@ static __global__ void early_kernel(const uint32_t * x, uint32_t * y) {
     if (what == NEVER) {
         return;
     }
-    if (what == WAITS || threadIdx.x != 17) {
+    if (what != READS || threadIdx.x != 17) {
         pmkvq_wait_before();
     }
-    y[threadIdx.x] = pmkvq_ldg4(x + threadIdx.x);
+    y[threadIdx.x] = what == CONSTANT ? __ldg(x + threadIdx.x) : pmkvq_ldg4(x + threadIdx.x);
 }
 
 static void test_early() {
@@ -283,6 +283,9 @@ static void test_early() {
     }
     expect_error(cudaErrorLaunchFailure, "before griddepcontrol.wait", "a thread that reads before it has waited", [&] {
         PMKVQ_LAUNCH_EARLY(early_kernel<READS>, 1, 32, 0, nullptr, x.p, y.p);
+    });
+    expect_error(cudaErrorLaunchFailure, "must not change", "a load of what must not change while the kernel is on the device", [&] {
+        PMKVQ_LAUNCH_EARLY(early_kernel<CONSTANT>, 1, 32, 0, nullptr, x.p, y.p);
     });
     const std::string text = messages([&] { PMKVQ_LAUNCH_EARLY(early_kernel<NEVER>, 1, 32, 0, nullptr, x.p, y.p); });
     expect(!runs() && text.find("without griddepcontrol.wait") != std::string::npos, "a CTA that never waits");
