@@ -1,6 +1,6 @@
 # Everything is fetched and built by these targets; nothing has to be installed first but Rust, a C++ compiler, Python 3, make.
 
-.PHONY: demo test test-export bench bench-steps bench-kernels build series-import series-export series-check upstream-test aarch64-test asan-test lint bindings-check cuda cuda-check cuda-test clean
+.PHONY: demo test test-export bench bench-steps bench-kernels build series-import series-export series-check upstream-test aarch64-test asan-test lint bindings-check cuda cuda-check cuda-test cuda-ptx clean
 
 build:
 	cargo build --release
@@ -54,12 +54,23 @@ cuda-test:
 	python3 scripts/cuda_lib.py $(if $(GPU),gpu,selftest)
 	$(if $(GPU),PMKVQ_CUDA_LIB="$$(python3 scripts/cuda_lib.py gpu)") cargo test --release --no-default-features --test cuda
 
+# the kernels' tests with the PTX that nvcc makes of them, on the host (docs/cuda.md); BARE=--no-default-features: without llama.cpp.
+# For compute_75 without one: shrinking 576 dimensions to 8 bits needs more shared memory than it has, or an order of pages that the test does not choose
+cuda-ptx:
+	for arch in 75 90; do \
+		python3 scripts/cuda_lib.py selftest --arch $$arch && \
+		lib="$$(python3 scripts/cuda_lib.py ptx --arch $$arch)" && \
+		PMKVQ_CUDA_LIB="$$lib" cargo test --release $(BARE) --test cuda -- --skip bench \
+			$$(test $$arch != 75 || echo --skip shrink::small_all_shapes) || exit 1; \
+	done
+
 # the committed bindings are what the patched header gives (libclang comes as a wheel into the cache)
 bindings-check: build
 	python3 scripts/bindings.py --check
 
 lint:
 	cargo fmt --check
+	rustfmt --check --edition 2021 tests/cuda/ptx/lib.rs
 	cargo clippy --release --all-targets -- -D warnings
 
 # the offline exporter, in a virtual environment of its own that it makes in the cache (docs/export.md)

@@ -3,10 +3,12 @@
 
     cuda_lib.py shim                       the kernels on the host, with the execution shim of tests/cuda/shim (no CUDA needed)
     cuda_lib.py gpu [--arch 90]            the kernels for a GPU, with nvcc
+    cuda_lib.py ptx [--arch 90]            the kernels' PTX as nvcc makes it, and a stand-in for the GPU that runs it (tests/cuda/ptx)
     cuda_lib.py selftest                   build and run the shim's own tests
+    cuda_lib.py selftest --arch 90         those of the stand-in
 
     --out DIR     where it is put (target/cuda)
-    --tree DIR    gpu: the llama.cpp tree with ggml's headers (default: what 'upstream.py stage' prints)
+    --tree DIR    gpu, ptx: the llama.cpp tree with ggml's headers (default: what 'upstream.py stage' prints)
 
 Nothing is built that is newer than its sources. nvcc is found, or fetched, as for the build
 (scripts/cuda_toolkit.py); --arch is that of the machine's GPU, or 90. CXX is the C++ compiler of the shim. PMKVQ_SHIM_CHECK=1 builds a
@@ -15,6 +17,7 @@ variants of a kernel.
 """
 
 import argparse
+import ctypes
 import fcntl
 import os
 import shlex
@@ -29,6 +32,7 @@ import cuda_toolkit
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIM = ROOT / "tests/cuda/shim"
+PTX = ROOT / "tests/cuda/ptx"
 INCLUDES = [ROOT / "ggml-cuda", ROOT / "llama", ROOT / "tests/cuda", SHIM]
 
 
@@ -158,28 +162,82 @@ def find_tree(named):
     return tree
 
 
+def nvcc_flags(tree):
+    """ggml's own flags, and the folders."""
+    includes = [f"-I{p}" for p in [*INCLUDES[:3], *(tree / "ggml" / f for f in ("src/ggml-cuda", "src", "include"))]]
+    own = shlex.split(os.environ.get("PMKVQ_CUDA_FLAGS") or "")
+    return ["-std=c++17", "-O3", "-use_fast_math", "-extended-lambda", "-lineinfo", "-Xcompiler", "-fPIC", *own, *includes]
+
+
+def n_jobs():
+    return int(os.environ.get("PMKVQ_JOBS") or os.cpu_count() or 1)
+
+
 def build_gpu(out, arch, tree_name):
     kit = find_toolkit()
     nvcc, arch = kit.nvcc, arch or default_arch(kit)
-    tree = find_tree(tree_name)
-    includes = [f"-I{p}" for p in [*INCLUDES[:3], *(tree / "ggml" / f for f in ("src/ggml-cuda", "src", "include"))]]
-    # ggml's own flags
-    flags = ["-std=c++17", "-O3", f"-arch=sm_{arch}", "-use_fast_math", "-extended-lambda", "-lineinfo", "-Xcompiler", "-fPIC"]
-    flags += shlex.split(os.environ.get("PMKVQ_CUDA_FLAGS") or "")
+    flags = [f"-arch=sm_{arch}", *nvcc_flags(find_tree(tree_name))]
 
     def compile_one(_):
-        return [nvcc, *flags, *includes]
+        return [nvcc, *flags]
 
     def link(target, objects):
         return [nvcc, "-shared", f"-arch=sm_{arch}", "-cudart", "static", *objects, "-o", target, f"-L{kit.lib}"]
 
-    return build(out / "libpmkvq_gpu.so", kernels(), compile_one, link, int(os.environ.get("PMKVQ_JOBS") or os.cpu_count() or 1))
+    return build(out / "libpmkvq_gpu.so", kernels(), compile_one, link, n_jobs())
+
+
+class Ptx:
+    """The kernels' PTX with nvcc's host code, and a stand-in for the GPU and its runtime (tests/cuda/ptx)."""
+
+    def __init__(self, arch, tree):
+        self.kit = find_toolkit()
+        self.arch = arch or default_arch(self.kit)
+        # PTX as it is: ptxas does not run
+        self.device = [self.kit.nvcc, *nvcc_flags(find_tree(tree)), "-DPMKVQ_PTX", "--no-compress",
+                       "-gencode", f"arch=compute_{self.arch},code=compute_{self.arch}"]
+
+    def compile(self, source):
+        return self.device if source.suffix == ".cu" else [self.kit.nvcc, "-std=c++17", "-O2", "-Xcompiler", "-fPIC,-Wall"]
+
+    def machine(self, out):
+        """The stand-in, for linking; rustc alone compiles it."""
+        target = out / "libptx.a"
+        with open(out / "libptx.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if is_old(target, [*PTX.glob("*.rs"), Path(__file__)]):
+                run([os.environ.get("RUSTC") or "rustc", "--edition", "2021", "-O", "-C", "target-cpu=native", "-C", "panic=abort", "-D", "warnings",
+                     "--crate-type", "staticlib", "--crate-name", "ptx", PTX / "lib.rs", "-o", target.with_suffix(".new")])
+                target.with_suffix(".new").replace(target)
+        return target
+
+    def make(self, target, sources, *flags):
+        machine = self.machine(target.parent)
+        if target.exists() and target.stat().st_mtime < machine.stat().st_mtime:
+            target.unlink()
+
+        def link(new, objects):
+            return [self.kit.nvcc, *flags, "-cudart", "none", *objects, machine, "-o", new, "-Xlinker", "-Bsymbolic", "-lm", "-ldl", "-lpthread"]
+
+        return build(target, [*sources, PTX / "runtime.cpp"], self.compile, link, n_jobs())
+
+    def library(self, out):
+        library = self.make(out / f"libpmkvq_ptx_{self.arch}.so", kernels(), "-shared")
+        # all of them, also what no test launches
+        unknown = ctypes.CDLL(str(library)).ptx_decode_all()
+        if unknown != 0:
+            fail(f"{unknown} kernels have instructions that the stand-in of tests/cuda/ptx does not know (see above)")
+        return library
+
+    def selftest(self, out):
+        program = self.make(out / f"pmkvq_ptx_selftest_{self.arch}", [PTX / "selftest.cu"])
+        sys.exit(subprocess.run([program]).returncode)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["shim", "gpu", "selftest"])
-    parser.add_argument("--arch", help="gpu: compute capability without the dot")
+    parser.add_argument("what", choices=["shim", "gpu", "ptx", "selftest"])
+    parser.add_argument("--arch", help="gpu, ptx: compute capability without the dot")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "cuda")
     parser.add_argument("--tree")
     args = parser.parse_args()
@@ -188,6 +246,11 @@ def main():
     if args.what == "gpu":
         print(build_gpu(out, args.arch, args.tree))
         return
+    if args.what == "ptx":
+        print(Ptx(args.arch, args.tree).library(out))
+        return
+    if args.what == "selftest" and args.arch:
+        Ptx(args.arch, args.tree).selftest(out)
     shim = Shim(os.environ.get("PMKVQ_SHIM_CHECK") == "1")
     if args.what == "shim":
         print(shim.build(out))

@@ -118,7 +118,16 @@ static cudaStream_t get_stream() {
     return stream;
 }
 
+#ifdef PMKVQ_PTX
+extern "C" void ptx_seed(uint64_t seed);
+extern "C" void ptx_may_read_unwritten(const char * kernels);
+#endif
+
 int pmkvq_dev_open(char * name, size_t n, uint32_t * n_sm) {
+#ifdef PMKVQ_PTX
+    // decoding the current batch reads rows of cells that are not there, and masks their scores
+    ptx_may_read_unwritten("pmkvq_attn_decode");
+#endif
     cudaDeviceProp prop;
     TRY(cudaSetDevice(0));
     TRY(cudaGetDeviceProperties(&prop, 0));
@@ -127,7 +136,12 @@ int pmkvq_dev_open(char * name, size_t n, uint32_t * n_sm) {
     return 0;
 }
 
-void pmkvq_dev_seed(uint64_t) {
+void pmkvq_dev_seed(uint64_t seed) {
+#ifdef PMKVQ_PTX
+    ptx_seed(seed);
+#else
+    (void) seed;
+#endif
 }
 
 int pmkvq_dev_alloc(void ** p, size_t bytes) {
@@ -161,6 +175,29 @@ int pmkvq_dev_sync(void) {
     TRY(cudaGetLastError());
     return 0;
 }
+
+#ifdef PMKVQ_PTX
+
+// the stand-in for a GPU has no clock
+int pmkvq_dev_time(const char * kinds, const void * const * ops, uint32_t n_ops, uint32_t n_runs, float * seconds) {
+    for (uint32_t i = 0; i < n_ops; ++i) {
+        TRY((cudaError_t) run(kinds[i], ops[i], get_stream()));
+    }
+    for (uint32_t i = 0; i < n_runs; ++i) {
+        seconds[i] = -1;
+    }
+    return pmkvq_dev_sync();
+}
+
+int pmkvq_dev_time_copy(void * dst, const void * src, size_t bytes, uint32_t n_runs, float * seconds) {
+    TRY(cudaMemcpy(dst, src, bytes, cudaMemcpyDeviceToDevice));
+    for (uint32_t i = 0; i < n_runs; ++i) {
+        seconds[i] = -1;
+    }
+    return 0;
+}
+
+#else
 
 // keeps the device busy while the host puts the next run in the stream: otherwise the host's time would be measured
 static __global__ void busy_kernel(uint64_t ns) {
@@ -224,6 +261,7 @@ int pmkvq_dev_time_copy(void * dst, const void * src, size_t bytes, uint32_t n_r
     return time_rounds(n_runs, seconds, [=](cudaStream_t s) { return cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, s); });
 }
 
+#endif // PMKVQ_PTX
 #endif // PMKVQ_SHIM
 
 int pmkvq_dev_store (const pmkvq_op_store    * op) { return run('s', op, get_stream()); }
