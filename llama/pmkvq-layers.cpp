@@ -1,6 +1,7 @@
 // Which layers there are, the devices that they are on, and the cache that the runtime lays out for them.
 
 #include "pmkvq-store.h"
+#include "pmkvq-nodes.h"
 #include "pmkvq-ops.h"
 
 #include "llama-hparams.h"

@@ -19,10 +19,10 @@ public:
     void get(ggml_tensor * t, size_t size, const int32_t * rows, size_t n,       void * data);
     void set(ggml_tensor * t, size_t size, const int32_t * rows, size_t n, const void * data);
 
-private:
     // bytes that cross at a time. They do not count against the budget: where a device does not have them, rows are copied as they lie
     static constexpr size_t STAGE = 8u << 20;
 
+private:
     ggml_backend_t          backend = nullptr;
     ggml_backend_buffer_ptr stage; // NULL: there is none
 

@@ -23,4 +23,4 @@ static_assert(sizeof(void *) != 8 || (
     sizeof(pmkvq_side_desc)  ==  24 && sizeof(pmkvq_cache_desc) == 40 && sizeof(pmkvq_op_store)   == 88 &&
     sizeof(pmkvq_op_shrink)  ==  80 && sizeof(pmkvq_op_attn)    == 224 && sizeof(pmkvq_op_merge)  == 40 &&
     sizeof(pmkvq_runtime)    == 280 && sizeof(pmkvq_transform_desc) == 48 &&
-    sizeof(pmkvq_table_change) == 24 && sizeof(pmkvq_op_load) == 72 && sizeof(pmkvq_state_io) == 40), "the structs of pmkvq.h and src/capi/types.rs have to agree");
+    sizeof(pmkvq_table_change) == 24 && sizeof(pmkvq_op_load) == 72 && sizeof(pmkvq_state_io) == 48), "the structs of pmkvq.h and src/capi/types.rs have to agree");

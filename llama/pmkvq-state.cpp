@@ -8,6 +8,7 @@
 #include "llama-io.h"
 #include "llama-kv-cells.h"
 
+#include <algorithm>
 #include <exception>
 #include <map>
 #include <stdexcept>
@@ -54,21 +55,29 @@ struct pmkvq_store::state_access {
         f(it->second, t, meta ? PMKVQ_META_ROW : (size_t) t->ne[0]);
     }
 
+    // on the host a block is copied while it is in the processor's caches
+    uint64_t in_hand() const {
+        const bool direct = std::all_of(store.devices.begin(), store.devices.end(), [](const pmkvq_device & d) { return d.direct; });
+
+        return direct ? 1 : pmkvq_rows::STAGE;
+    }
+
     pmkvq_state_io io() {
         return {
-            /*.data  =*/ this,
-            /*.write =*/ [](void * data, const void * src, uint64_t size) {
+            /*.data    =*/ this,
+            /*.in_hand =*/ in_hand(),
+            /*.write   =*/ [](void * data, const void * src, uint64_t size) {
                 return call(data, [&](state_access & a) { a.out->write(src, size); });
             },
-            /*.read  =*/ [](void * data, void * dst, uint64_t size) {
+            /*.read    =*/ [](void * data, void * dst, uint64_t size) {
                 return call(data, [&](state_access & a) { a.in->read(dst, size); });
             },
-            /*.get   =*/ [](void * data, uint32_t pool, uint32_t device, const int32_t * rows, uint64_t n, void * dst) {
+            /*.get     =*/ [](void * data, uint32_t pool, uint32_t device, const int32_t * rows, uint64_t n, void * dst) {
                 return call(data, [&](state_access & a) {
                     a.at(pool, device, [&](pmkvq_rows & r, ggml_tensor * t, size_t size) { r.get(t, size, rows, n, dst); });
                 });
             },
-            /*.set   =*/ [](void * data, uint32_t pool, uint32_t device, const int32_t * rows, uint64_t n, const void * src) {
+            /*.set     =*/ [](void * data, uint32_t pool, uint32_t device, const int32_t * rows, uint64_t n, const void * src) {
                 return call(data, [&](state_access & a) {
                     a.at(pool, device, [&](pmkvq_rows & r, ggml_tensor * t, size_t size) { r.set(t, size, rows, n, src); });
                 });

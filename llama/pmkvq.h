@@ -231,6 +231,7 @@ typedef struct pmkvq_op_load {
 // (PMKVQ_META_ROW bytes each). In dst and src they lie one behind the other
 typedef struct pmkvq_state_io {
     void * data;
+    uint64_t in_hand; // bytes of blocks that get or set is asked for at a time: many where a copy takes long, else a block
     int (*write)(void * data, const void * src, uint64_t size);
     int (*read) (void * data,       void * dst, uint64_t size);
     int (*get)  (void * data, uint32_t pool, uint32_t device, const int32_t * rows, uint64_t n,       void * dst);

@@ -70,6 +70,10 @@ impl Storage for Io<'_> {
         let status = unsafe { (self.0.set)(self.0.data, pool, device, rows, n, src) };
         Self::check(status, "the KV cache can't be written").map_err(|e| e.to_string())
     }
+
+    fn in_hand(&self) -> usize {
+        self.0.in_hand as usize
+    }
 }
 
 /// Pool and device as the callbacks have them.

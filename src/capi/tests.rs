@@ -21,6 +21,6 @@ fn sizes_agree_with_the_header() {
     assert_eq!(size_of::<OpAttn>(), 224);
     assert_eq!(size_of::<OpMerge>(), 40);
     assert_eq!(size_of::<OpLoad>(), 72);
-    assert_eq!(size_of::<StateIo>(), 40);
+    assert_eq!(size_of::<StateIo>(), 48);
     assert_eq!(size_of::<Runtime>(), 280);
 }

@@ -214,6 +214,7 @@ pub struct OpLoad {
 #[repr(C)]
 pub struct StateIo {
     pub data: *mut c_void,
+    pub in_hand: u64,
     pub write: unsafe extern "C" fn(*mut c_void, *const c_void, u64) -> c_int,
     pub read: unsafe extern "C" fn(*mut c_void, *mut c_void, u64) -> c_int,
     pub get: unsafe extern "C" fn(*mut c_void, u32, u32, *const i32, u64, *mut c_void) -> c_int,

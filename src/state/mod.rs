@@ -51,10 +51,8 @@ pub trait Storage {
     /// A message.
     fn set(&mut self, place: Place, rows: &[i32], src: &[u8]) -> Result<(), String>;
 
-    /// Bytes of blocks that are in hand at a time. There are as many again while they are copied.
-    fn in_hand(&self) -> usize {
-        8 << 20
-    }
+    /// Bytes of blocks that are in hand at a time, a block of a side at least. There are as many again while they are copied.
+    fn in_hand(&self) -> usize;
 }
 
 /// One side (K or V) of a layer, and where it is.

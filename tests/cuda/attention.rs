@@ -3,6 +3,7 @@
 
 mod case;
 mod rounding;
+mod sums;
 
 use crate::common::*;
 use crate::device::{self, Buffer, Device};

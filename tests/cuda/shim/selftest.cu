@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
 #include <string>
 
@@ -329,6 +331,14 @@ static __global__ void mma_kernel(float * d, const uint16_t * a, const uint16_t 
     d[(g + 8)*8 + 2*t + 1] = sum[3] - 4;
 }
 
+// 16 products of 1.5 and what is given
+static __global__ void sum_kernel(float * d, float start) {
+    const uint32_t ones = 0x3c003c00, halves = 0x3e003e00, a[4] = { halves, halves, halves, halves };
+    float sum[4] = { start, start, start, start };
+    pmkvq_mma_f16(sum, a, ones, ones);
+    d[threadIdx.x] = sum[threadIdx.x%4];
+}
+
 static __global__ void ldmatrix_kernel(const uint8_t * global, int where) {
     PMKVQ_DYNAMIC_SHARED(smem);
     uint32_t r[4];
@@ -352,6 +362,14 @@ static void test_matrices() {
         }
     }
     expect(ok, "ldmatrix and mma are a matrix product");
+
+    const float large = 16777216; // of 24 bits the last is 2
+    auto sums_to = [&](float start, float sum) {
+        PMKVQ_LAUNCH(sum_kernel, 1, 32, 0, nullptr, d.p, start);
+        return pmkvq_shim::sync() == 0 && std::all_of(d.p, d.p + 32, [&](float x) { return x == sum; });
+    };
+    expect(sums_to(4, 28) && sums_to(large, large) && sums_to(-large, -large) && sums_to(large/2, large/2 + 16), "what is added to a large sum is cut off");
+    expect(sums_to(INFINITY, INFINITY), "an infinite sum");
     expect_error(cudaErrorIllegalAddress, "not shared memory", "ldmatrix from device memory", [&] {
         PMKVQ_LAUNCH(ldmatrix_kernel, 1, 32, 512, nullptr, (const uint8_t *) a.p, 0);
     });

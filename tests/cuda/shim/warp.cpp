@@ -2,6 +2,11 @@
 
 #include "pmkvq-shim.h"
 
+#include <stdlib.h>
+
+#include <algorithm>
+#include <cmath>
+
 namespace pmkvq_shim {
 
 static uint16_t half_of_row(const Warp & w, uint32_t matrix, uint32_t row, uint32_t column) {
@@ -21,7 +26,54 @@ static void ldmatrix(Warp & w, bool trans) {
     }
 }
 
-// see pmkvq_mma_f16 in pmkvq-device.cuh. Products of halves are exact in a float
+// d += a*b for a row of d. Products of halves are exact in a float. What a matrix unit adds up is aligned with the largest of it, and what
+// lies below the 24 bits that it keeps then is cut off, of the sum, too. (From sm_80 on it keeps a bit more, from sm_90 on two.)
+static void mma_row(float (&d)[8], const float (&a)[16], const float (&b)[16][8]) {
+    float p[16][8], most[8], scale[8], back[8], none[8] = {};
+    int   sum[8];
+    for (uint32_t j = 0; j < 8; ++j) {
+        most[j] = fabsf(d[j]);
+    }
+    for (uint32_t k = 0; k < 16; ++k) {
+        for (uint32_t j = 0; j < 8; ++j) {
+            p[k][j] = a[k]*b[k][j];
+            most[j] = std::max(most[j], fabsf(p[k][j]));
+            none[j] += 0.0f*p[k][j]; // NaN if anything is not finite
+        }
+    }
+    bool finite = true;
+    for (uint32_t j = 0; j < 8; ++j) {
+        // the largest becomes an integer of 24 bits; what is smaller than 2^-100 counts as nothing
+        const int e = std::max((__float_as_int(most[j]) >> 23 & 0xff) - 127, -100);
+        finite   = finite && std::isfinite(d[j] + none[j]) && e < 100;
+        scale[j] = __int_as_float((127 + 23 - e) << 23);
+        back [j] = __int_as_float((127 - 23 + e) << 23);
+    }
+    if (!finite) {
+        for (uint32_t k = 0; k < 16; ++k) {
+            for (uint32_t j = 0; j < 8; ++j) {
+                d[j] += p[k][j];
+            }
+        }
+        return;
+    }
+    for (uint32_t j = 0; j < 8; ++j) {
+        sum[j] = (int) (d[j]*scale[j]);
+    }
+    for (uint32_t k = 0; k < 16; ++k) {
+        for (uint32_t j = 0; j < 8; ++j) {
+            sum[j] += (int) (p[k][j]*scale[j]);
+        }
+    }
+    for (uint32_t j = 0; j < 8; ++j) {
+        const int   bits = 31 - __builtin_clz((uint32_t) abs(sum[j]) | 1);
+        const int   rest = bits < 24 ? 0 : bits - 23;
+        const float cut  = (float) (abs(sum[j]) >> rest << rest);
+        d[j] = (sum[j] < 0 ? -cut : cut)*back[j];
+    }
+}
+
+// see pmkvq_mma_f16 in pmkvq-device.cuh
 static void mma(Warp & w) {
     float a[16][16], b[16][8], d[16][8];
     for (uint32_t lane = 0; lane < 32; ++lane) {
@@ -40,11 +92,7 @@ static void mma(Warp & w) {
         }
     }
     for (uint32_t i = 0; i < 16; ++i) {
-        for (uint32_t k = 0; k < 16; ++k) {
-            for (uint32_t j = 0; j < 8; ++j) {
-                d[i][j] += a[i][k]*b[k][j];
-            }
-        }
+        mma_row(d[i], a[i], b);
     }
     for (uint32_t lane = 0; lane < 32; ++lane) {
         for (uint32_t r = 0; r < 4; ++r) {

@@ -1,0 +1,22 @@
+//! Long sums: matrix units cut off what they add to a large sum, the shim's as a GPU's (`tests/cuda/shim/warp.cpp`).
+
+use super::case::*;
+use crate::common::*;
+use pmkvq::geometry::Width;
+
+/// 32,768 keys of about equal weight in one chunk: an item's products are summed up apart, or more is lost than the bound allows.
+#[test]
+fn prefill_over_many_keys_of_equal_weight() {
+    let rng = &mut Rng::new(32);
+    let f = Form::new(128, 128, 32_768, 17).heads(1, 1).at(Width::B8, Width::B8);
+    let mut c = Case::new(rng, &f);
+    c.q.iter_mut().for_each(|x| *x *= 0.1);
+    let Bound { want, plain, own, .. } = c.bound("equal weights");
+    let e = error(&c.upload().attend(1), &want);
+    println!(
+        "32,768 keys at 8 bits, 17 tokens: error {:.3} of the cache's own, plain f32's {:.4}",
+        e / own,
+        plain / own
+    );
+    assert!(e <= own / 4.0 + 2.0 * plain, "error {e:.2e}, the cache's own {own:.2e}");
+}
