@@ -45,7 +45,7 @@ pub const KINDS: [(&str, Change); 8] = [
 ];
 
 /// Change what cells hold: value, cell, dimension.
-fn rewrite(c: &mut Cache, mut f: impl FnMut(&mut f32, usize, usize)) {
+pub fn rewrite(c: &mut Cache, mut f: impl FnMut(&mut f32, usize, usize)) {
     let (n, d) = (c.n_head * c.d, c.d);
     for cell in (0..c.given.len() / n).filter(|cell| c.table[cell / BLOCK].width != 0).collect::<Vec<_>>() {
         let mut row = c.given[cell * n..][..n].to_vec();

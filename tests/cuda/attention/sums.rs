@@ -2,6 +2,7 @@
 
 use super::case::*;
 use crate::common::*;
+use crate::hard::rewrite;
 use pmkvq::geometry::Width;
 
 /// 32,768 keys of about equal weight in one chunk: an item's products are summed up apart, or more is lost than the bound allows.
@@ -11,6 +12,9 @@ fn prefill_over_many_keys_of_equal_weight() {
     let f = Form::new(128, 128, 32_768, 17).heads(1, 1).at(Width::B8, Width::B8);
     let mut c = Case::new(rng, &f);
     c.q.iter_mut().for_each(|x| *x *= 0.1);
+    // each dimension on one side of zero, so that its sum grows with every key
+    let means: Vec<f32> = normals(rng, 128).iter().map(|x| 8.0 * x).collect();
+    rewrite(&mut c.v, |x, _, i| *x += means[i]);
     let Bound { want, plain, own, .. } = c.bound("equal weights");
     let e = error(&c.upload().attend(1), &want);
     println!(
