@@ -171,29 +171,29 @@ static __device__ __forceinline__ void pmkvq_values(
             }
             pmkvq_v_codes<W, NV, NB, R>(rows, buf, it.cells(op), w, unit, D, v0, lane, d0, d1);
 
-            if (!MULTI) {
+            if constexpr (!MULTI) {
 #pragma unroll
                 for (int b = 0; b < NB; ++b) {
                     rows.lo[b] += low[b];
                 }
-                continue;
-            }
+            } else {
 #pragma unroll
-            for (int b = 0; b < NB; ++b) {
-                low[b] += pmkvq_shfl_xor(low[b], 4);
-                low[b] += pmkvq_shfl_xor(low[b], 8);
-                low[b] += pmkvq_shfl_xor(low[b], 16);
-            }
+                for (int b = 0; b < NB; ++b) {
+                    low[b] += pmkvq_shfl_xor(low[b], 4);
+                    low[b] += pmkvq_shfl_xor(low[b], 8);
+                    low[b] += pmkvq_shfl_xor(low[b], 16);
+                }
 #pragma unroll
-            for (int i = 0; i < NV; ++i) {
-                const int d = v0 + 64*i + 8*(lane/4);
-                if (d >= d0 && d < d1) {
+                for (int i = 0; i < NV; ++i) {
+                    const int d = v0 + 64*i + 8*(lane/4);
+                    if (d >= d0 && d < d1) {
 #pragma unroll
-                    for (int b = 0; b < NB; ++b) {
+                        for (int b = 0; b < NB; ++b) {
 #pragma unroll
-                        for (int j = 0; j < 4; ++j) {
-                            rows.out[b][4*i + j][0] += low[b];
-                            rows.out[b][4*i + j][1] += low[b];
+                            for (int j = 0; j < 4; ++j) {
+                                rows.out[b][4*i + j][0] += low[b];
+                                rows.out[b][4*i + j][1] += low[b];
+                            }
                         }
                     }
                 }
