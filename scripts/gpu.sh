@@ -176,6 +176,7 @@ do_kernels() {
 }
 
 do_variants() {
+    [ -z "$dry" ] || return 0 # they run on a GPU only
     for packed in .gpu/libpmkvq_variant_*.so.xz; do
         [ -f "$packed" ] || continue
         variant=$(basename "$packed" .so.xz)
