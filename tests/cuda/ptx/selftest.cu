@@ -3,41 +3,16 @@
 // Kernels with a known mistake must end with the error that belongs to it; their right twins must not.
 
 #include "pmkvq-device.cuh"
+#include "selftest.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#include <functional>
 #include <string>
 #include <vector>
 
 extern "C" void ptx_seed(uint64_t seed);
 extern "C" int  ptx_arch();
-
-static int n_failed = 0;
-
-static void expect(bool ok, const char * what) {
-    printf("%s  %s\n", ok ? "ok    " : "FAILED", what);
-    n_failed += !ok;
-}
-
-// what is said on stderr while f runs
-static std::string messages(const std::function<void()> & f) {
-    fflush(stderr);
-    FILE    * file = tmpfile();
-    const int old  = dup(2);
-    dup2(fileno(file), 2);
-    f();
-    fflush(stderr);
-    dup2(old, 2);
-    close(old);
-    std::string text((size_t) lseek(fileno(file), 0, SEEK_END), 0);
-    rewind(file);
-    text.resize(fread(&text[0], 1, text.size(), file));
-    fclose(file);
-    return text;
-}
 
 // f must end with the code, and the message must contain the word and name this file
 static void expect_error(int code, const char * word, const char * what, const std::function<void()> & f) {

@@ -3,39 +3,14 @@
 // Kernels with a known mistake must end with the error that belongs to it, or give a wrong result; their right twins must not.
 
 #include "pmkvq-device.cuh"
+#include "selftest.h"
 
 #include <stdio.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <string>
-
-static int n_failed = 0;
-
-static void expect(bool ok, const char * what) {
-    printf("%s  %s\n", ok ? "ok    " : "FAILED", what);
-    n_failed += !ok;
-}
-
-// what the shim says on stderr while f runs
-static std::string messages(const std::function<void()> & f) {
-    fflush(stderr);
-    FILE    * file = tmpfile();
-    const int old  = dup(2);
-    dup2(fileno(file), 2);
-    f();
-    fflush(stderr);
-    dup2(old, 2);
-    close(old);
-    std::string text((size_t) ftell(file) + lseek(fileno(file), 0, SEEK_END), 0);
-    rewind(file);
-    text.resize(fread(&text[0], 1, text.size(), file));
-    fclose(file);
-    return text;
-}
 
 // f must end with the code, and the message must contain the word
 static void expect_error(int code, const char * word, const char * what, const std::function<void()> & f) {
