@@ -50,6 +50,10 @@ struct pmkvq_store::state_access {
         auto it = rows.find(id);
         if (it == rows.end()) {
             it = rows.emplace(std::piecewise_construct, std::forward_as_tuple(id), std::forward_as_tuple(store.devices[id], store.get_sched())).first;
+
+            if (!store.devices[id].direct && store.lctx) {
+                store.lctx->graph_reuse_reset();
+            }
         }
 
         f(it->second, t, meta ? PMKVQ_META_ROW : (size_t) t->ne[0]);

@@ -12,7 +12,15 @@ mod rng;
 mod temporary;
 
 use common::*;
-use pmkvq::ffi::{Cache, Context, Model};
+use pmkvq::ffi::{bindings, Cache, Context, Model};
+use std::ffi::{c_char, c_void, CStr};
+use std::sync::Mutex;
+
+static LOG: Mutex<String> = Mutex::new(String::new());
+
+unsafe extern "C" fn collect(_: bindings::ggml_log_level, text: *const c_char, _: *mut c_void) {
+    LOG.lock().unwrap().push_str(&CStr::from_ptr(text).to_string_lossy());
+}
 
 const N_CTX: u32 = 1024;
 
@@ -46,9 +54,32 @@ fn live(ctx: &mut Context, tokens: &[i32]) -> Vec<f32> {
     out
 }
 
+/// States are gathered and spread in the compute buffer, between two graphs that would be the same.
+fn save_between_tokens(model: &Model, plan: &Temporary, tokens: &[i32], list: &str, n_ubatch: u32) {
+    let run = |save: bool| {
+        std::env::set_var("PMKVQ_FORCE_DEVICE_PATH", list);
+        let mut ctx = context(model, &Cache::Plan(plan.0.clone()), &sizes(N_CTX, 2, n_ubatch));
+        std::env::remove_var("PMKVQ_FORCE_DEVICE_PATH");
+        let mut out = decode(&mut ctx, &tokens[..300], 0, 0);
+        for (i, token) in tokens[300..320].iter().enumerate() {
+            ctx.decode(&[*token], 300 + i as i32, 0).unwrap();
+            if save && i % 5 == 3 {
+                let state = ctx.state(Some(0)).unwrap();
+                ctx.set_state(&state, Some(0)).unwrap();
+                assert!(ctx.state(Some(0)).unwrap() == state, "{list}: not what was saved");
+            }
+            out.extend(log_probs(&ctx, 1));
+        }
+        out
+    };
+    assert!(run(true) == run(false), "{list}, {n_ubatch}: a state that was saved in between changes what is said");
+}
+
 #[test]
 fn layers_on_several_devices() {
     let model = shipped();
+    // SAFETY: the callback is a function
+    unsafe { bindings::llama_log_set(Some(collect), std::ptr::null_mut()) };
     let tokens = text(&model, 80_000, 1000);
     let n = model.n_vocab();
     for width in ["16", "8", "4", "2"] {
@@ -66,6 +97,10 @@ fn layers_on_several_devices() {
             let kl = mean(&divergences(&want, &got, n));
             println!("{width} bits on {list}: divergence {kl:.1e} from the CPU");
             assert!(kl < 1e-5, "{width} bits on {list}: {kl}");
+        }
+        // with a compute buffer that has room for few rows, and with a larger one
+        for n_ubatch in [1, 256] {
+            save_between_tokens(&model, &roomy, &tokens, "1,2", n_ubatch);
         }
         // what one has saved another takes
         let mut from = open(&model, &roomy, "0,1,2");
@@ -91,4 +126,6 @@ fn layers_on_several_devices() {
         let held = ctx.describe().unwrap();
         assert!(held["bytes"]["total"].as_u64().unwrap() <= budget, "{list}: {held}");
     }
+    let log = LOG.lock().unwrap();
+    assert!(log.contains("CPU as device 2") && !log.contains("compute buffer has become larger"), "{log}");
 }
