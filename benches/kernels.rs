@@ -24,7 +24,7 @@ use half::f16;
 use pmkvq::geometry::{page_bytes, params_bytes, BlockEntry, Side, Width, BLOCK, MAX_PAGES};
 use pmkvq::kernels::{
     attention_merge_at, attention_partial_at, shrink_at, store_at, AttentionArgs, Isa, MaskF16, MergeArgs, PartialsMut,
-    RangeRule, RowsF32, Schedule, ShrinkOp, SideView,
+    RangeRule, RowTransform, RowsF32, Schedule, ShrinkOp, SideView,
 };
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
@@ -414,6 +414,8 @@ fn merges(c: &mut Criterion) {
                 n_head,
                 head_dim: D,
                 n_chunk,
+                n_head_kv: 1,
+                back: RowTransform::default(),
                 out: PartialsMut::from_slice(&mut out),
             };
             b.iter(|| attention_merge_at(isa, &args, 0, 1).unwrap());

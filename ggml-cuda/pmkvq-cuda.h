@@ -42,6 +42,7 @@ int pmkvq_cuda_op_shrink(const pmkvq_cuda_shrink * op, void * stream);
 int pmkvq_cuda_op_attn  (const pmkvq_op_attn     * op, const void * seen, void * stream); // seen: lists, or NULL
 int pmkvq_cuda_op_merge (const pmkvq_op_merge    * op, void * stream);
 int pmkvq_cuda_op_load  (const pmkvq_op_load     * op, void * stream);
+int pmkvq_cuda_op_transform(const pmkvq_op_transform * op, void * stream);
 // a merge and a layer's stores in one launch; what the merge writes is no other's
 int pmkvq_cuda_op_merge_stores(const pmkvq_op_merge * op, const pmkvq_op_store * k, const pmkvq_op_store * v, void * stream);
 

@@ -134,6 +134,11 @@ static int pmkvq_run(ggml_backend_cuda_context & ctx, const ggml_tensor * dst, c
                 pmkvq_op_merge op;
                 return pmkvq_read_merge(dst, params, op) ? pmkvq_cuda_op_merge(&op, stream) : cudaErrorInvalidValue;
             }
+        case PMKVQ_OP_TRANSFORM:
+            {
+                pmkvq_op_transform op;
+                return pmkvq_read_transform(dst, op) ? pmkvq_cuda_op_transform(&op, stream) : cudaErrorInvalidValue;
+            }
         case PMKVQ_OP_LOAD:
             {
                 pmkvq_op_load op;
@@ -260,7 +265,13 @@ bool ggml_cuda_supports_pmkvq(int device, const ggml_tensor * op) {
         case PMKVQ_OP_MERGE:
             {
                 pmkvq_op_merge o;
-                return pmkvq_read_merge(op, params, o) && o.head_dim_v <= 576;
+                return (!op->src[2] || on_device(2, 2)) && pmkvq_read_merge(op, params, o) && o.head_dim_v <= 576;
+            }
+        case PMKVQ_OP_TRANSFORM:
+            {
+                pmkvq_op_transform o;
+                return (!op->src[3] || on_device(3, 3)) && pmkvq_read_transform(op, o) &&
+                    o.rows[0].head_dim <= 576 && o.rows[1].head_dim <= 576 && o.rows[2].head_dim <= 576;
             }
         case PMKVQ_OP_LOAD:
             {

@@ -6,25 +6,41 @@
 #include "pmkvq-merge.cuh"
 #include "pmkvq-store.cuh"
 
+#include <type_traits>
+
+template <int N>
 static __global__ void __launch_bounds__(32*MERGE_WARPS) pmkvq_merge_kernel(const pmkvq_op_merge a) {
     pmkvq_start_next();
     pmkvq_wait_before();
 
-    pmkvq_merge_rows(a, blockIdx.x);
+    pmkvq_merge_rows<N>(a, blockIdx.x);
 }
 
 // CTAs of the merge come first, then n_store for each side
+template <int N>
 static __global__ void __launch_bounds__(32*MERGE_WARPS) pmkvq_merge_store_kernel(const pmkvq_op_merge a, const pmkvq_stores stores, uint32_t n_merge, uint32_t n_store) {
     pmkvq_start_next();
     pmkvq_wait_before();
 
     if (blockIdx.x < n_merge) {
-        pmkvq_merge_rows(a, blockIdx.x);
+        pmkvq_merge_rows<N>(a, blockIdx.x);
         return;
     }
     const uint32_t cta  = blockIdx.x - n_merge;
     const uint32_t side = cta < n_store ? 0 : 1;
     pmkvq_store_row(stores, side, (cta - side*n_store)*MERGE_WARPS + threadIdx.z*blockDim.y + threadIdx.y);
+}
+
+// the kernel for the values that a lane transforms
+template <typename F>
+static void pmkvq_with_values(uint32_t n, F && launch) {
+    if (n == 0) {
+        launch(std::integral_constant<int, 0>());
+    } else if (n <= 4) {
+        launch(std::integral_constant<int, 4>());
+    } else {
+        launch(std::integral_constant<int, PMKVQ_MAX_TRANSFORM/32>());
+    }
 }
 
 int pmkvq_cuda_op_merge(const pmkvq_op_merge * op, void * stream) {
@@ -35,7 +51,9 @@ int pmkvq_cuda_op_merge(const pmkvq_op_merge * op, void * stream) {
     if (shape.ctas == 0) {
         return cudaSuccess;
     }
-    PMKVQ_LAUNCH_EARLY(pmkvq_merge_kernel, dim3(shape.ctas), dim3(32, shape.warps, shape.in_cta), 0, (cudaStream_t) stream, *op);
+    pmkvq_with_values(shape.n, [&](auto n) {
+        PMKVQ_LAUNCH_EARLY(pmkvq_merge_kernel<decltype(n)::value>, dim3(shape.ctas), dim3(32, shape.warps, shape.in_cta), shape.smem, (cudaStream_t) stream, *op);
+    });
     return cudaGetLastError();
 }
 
@@ -54,6 +72,8 @@ int pmkvq_cuda_op_merge_stores(const pmkvq_op_merge * op, const pmkvq_op_store *
         return cudaSuccess;
     }
     const dim3 block(32, shape.warps, shape.in_cta);
-    PMKVQ_LAUNCH_EARLY(pmkvq_merge_store_kernel, dim3((unsigned) ctas), block, 0, (cudaStream_t) stream, *op, stores, shape.ctas, n_store);
+    pmkvq_with_values(shape.n, [&](auto n) {
+        PMKVQ_LAUNCH_EARLY(pmkvq_merge_store_kernel<decltype(n)::value>, dim3((unsigned) ctas), block, shape.smem, (cudaStream_t) stream, *op, stores, shape.ctas, n_store);
+    });
     return cudaGetLastError();
 }

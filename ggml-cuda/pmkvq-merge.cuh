@@ -1,12 +1,14 @@
 // pmkvq-merge.cuh - partial results of all chunks become the output
 //
 // A row has one or more warps, which divide the chunks between them and then add up what they have. A chunk that saw nothing has
-// the sum 0, and the rest of its record is anything.
+// the sum 0, and the rest of its record is anything. Where V was transformed, a row is put together in shared memory and one of its
+// warps undoes that.
 
 #pragma once
 
 #include "pmkvq-cuda.h"
 #include "pmkvq-device.cuh"
+#include "pmkvq-transform.cuh"
 
 #define MERGE_WARPS 8   // of a CTA
 #define MERGE_DIMS  128 // at a time
@@ -76,6 +78,8 @@ struct pmkvq_merge_shape {
     uint32_t warps;  // of a row
     uint32_t in_cta; // rows
     uint32_t ctas;
+    uint32_t n;    // values of a row that a lane transforms, 0: none
+    size_t   smem; // bytes: the rows that are transformed
 
     // false: something makes no sense
     static bool of(const pmkvq_op_merge * op, pmkvq_merge_shape & s) {
@@ -85,6 +89,9 @@ struct pmkvq_merge_shape {
         if (((uintptr_t) op->partial | (uintptr_t) op->dst | (uintptr_t) op->sinks)%4 != 0) {
             return false;
         }
+        if (!pmkvq_transform_none(op->back) && !pmkvq_transform_valid(op->back, op->n_head, op->n_head_kv, op->head_dim_v)) {
+            return false;
+        }
         s.warps = 1;
         while (s.warps < MERGE_WARPS && s.warps < op->n_chunk) {
             s.warps *= 2;
@@ -92,12 +99,17 @@ struct pmkvq_merge_shape {
         s.in_cta = MERGE_WARPS/s.warps;
         const uint64_t ctas = ((uint64_t) op->n_tokens*op->n_head + s.in_cta - 1)/s.in_cta;
         s.ctas = (uint32_t) ctas;
+        s.n    = pmkvq_transform_none(op->back) ? 0 : op->head_dim_v <= 128 ? 4 : PMKVQ_MAX_TRANSFORM/32;
+        s.smem = s.n ? s.in_cta*op->head_dim_v*sizeof(float) : 0;
         return ctas <= INT32_MAX;
     }
 };
 
-// the cta'th of them: threadIdx.y: warp of the row, threadIdx.z: row of the CTA
+// the cta'th of them: threadIdx.y: warp of the row, threadIdx.z: row of the CTA. N: values that a lane transforms, 0: none
+template <int N>
 static __device__ __forceinline__ void pmkvq_merge_rows(const pmkvq_op_merge & a, uint32_t cta) {
+    PMKVQ_DYNAMIC_SHARED(smem);
+
     __shared__ float s_x[MERGE_WARPS*MERGE_DIMS];
     __shared__ float s_max[MERGE_WARPS];
     __shared__ float s_sum[MERGE_WARPS];
@@ -108,6 +120,7 @@ static __device__ __forceinline__ void pmkvq_merge_rows(const pmkvq_op_merge & a
     const uint32_t warp    = threadIdx.z*n_warps + threadIdx.y;
     const bool     there   = row < rows;
     const float    sink    = there && a.sinks ? a.sinks[row%a.n_head] : -INFINITY;
+    float        * dst     = N > 0 ? (float *) smem + threadIdx.z*a.head_dim_v : a.dst + row*a.head_dim_v;
 
     for (uint32_t d0 = 0; d0 < a.head_dim_v; d0 += MERGE_DIMS) {
         bool     in[4];
@@ -143,8 +156,12 @@ static __device__ __forceinline__ void pmkvq_merge_rows(const pmkvq_op_merge & a
             for (uint32_t w = 0; w < n_warps; ++w) {
                 x += pmkvq_weight(s_max[threadIdx.z*n_warps + w], max)*s_x[(threadIdx.z*n_warps + w)*MERGE_DIMS + i];
             }
-            a.dst[row*a.head_dim_v + d0 + i] = x*inverse;
+            dst[d0 + i] = x*inverse;
         }
         pmkvq_syncthreads();
+    }
+    if (N > 0 && there && threadIdx.y == 0) {
+        const uint32_t head_kv = (uint32_t) (row%a.n_head)/(a.n_head/a.n_head_kv);
+        pmkvq_transform_row_back<N ? N : 1>(dst, a.dst + row*a.head_dim_v, a.head_dim_v, pmkvq_transform_of_head::of(a.back, head_kv, a.head_dim_v));
     }
 }

@@ -107,11 +107,19 @@ bool pmkvq_device_runs(
     ggml_tensor * attn = pmkvq_build_attn(ctx.get(), nullptr, q, k, v, mask, idxs, pool_k, pool_v, meta, { side_k, cache }, { side_v, cache }, PMKVQ_ROWS,
             layer.head_dim_v, 1.0f, 0.0f, 0.0f, false);
 
+    // whatever the plan has: vectors and rotations
+    ggml_tensor * transforms = on_device(ggml_new_tensor_1d(ctx.get(), GGML_TYPE_F32, 2*(int64_t) layer.n_head_kv*std::max(layer.head_dim_k, layer.head_dim_v)));
+
+    const pmkvq_rows_params all = { 0, 0, 1 };
+
+    ggml_tensor * rows_qkv[3] = { q, k, v };
+
     ggml_tensor * nodes[] = {
         attn,
+        pmkvq_build_transform(ctx.get(), nullptr, rows_qkv, transforms, { all, all, all }, layer.n_head_kv),
         pmkvq_build_store (ctx.get(), nullptr, k, idxs, pool_k, meta, { side_k, cache }, 0),
         pmkvq_build_store (ctx.get(), nullptr, v, idxs, pool_v, meta, { side_v, cache }, 1),
-        pmkvq_build_merge (ctx.get(), nullptr, attn, sinks),
+        pmkvq_build_merge (ctx.get(), nullptr, attn, sinks, transforms, all, layer.n_head_kv),
         pmkvq_build_load  (ctx.get(), nullptr, layer.head_dim_k, idxs, pool_k, meta, { side_k, cache }, 0),
         pmkvq_build_shrink(ctx.get(), nullptr, pool_k, meta, ops, sides, cache),
         pmkvq_build_shrink(ctx.get(), nullptr, pool_v, meta, ops, sides, cache),
@@ -124,7 +132,7 @@ bool pmkvq_device_runs(
     }
 
     // some backends (RPC) claim to run everything: what would they do with a node that makes no sense?
-    ggml_tensor * none = pmkvq_build_merge(ctx.get(), nullptr, attn, nullptr);
+    ggml_tensor * none = pmkvq_build_merge(ctx.get(), nullptr, attn, nullptr, nullptr, {}, layer.n_head_kv);
     memset((char *) none->op_params + PMKVQ_PARAMS_OFFSET, 0, sizeof(pmkvq_op_params));
 
     return !ggml_backend_dev_supports_op(device.at.dev, none);

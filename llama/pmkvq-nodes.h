@@ -20,12 +20,16 @@ static constexpr uint32_t PMKVQ_MAGIC = 0x51564b50; // "PKVQ"
 // of ggml_custom_op_params (ggml-impl.h), which come first in op_params
 static constexpr size_t PMKVQ_PARAMS_OFFSET = 24;
 
+// there is no such part
+static constexpr uint32_t PMKVQ_NO_OFFSET = UINT32_MAX;
+
 enum pmkvq_op_kind : uint8_t {
     PMKVQ_OP_STORE,
     PMKVQ_OP_ATTN,
     PMKVQ_OP_MERGE,
     PMKVQ_OP_SHRINK,
     PMKVQ_OP_LOAD,
+    PMKVQ_OP_TRANSFORM,
 };
 
 // behind ggml_custom_op_params; offsets in the meta buffer are in units of 64 bytes
@@ -37,7 +41,7 @@ struct pmkvq_op_params {
     uint32_t offset_k; // shrink: the number of operations
     uint32_t offset_v; // shrink: counts the calls, so that no two are alike and none is worth capturing
     uint32_t table;
-    uint32_t n_blocks;
+    uint32_t n_blocks; // merge: KV heads
     uint16_t group_k;
     uint16_t group_v;  // store: what the step to 2 bits does with ranges
     float    scale;
@@ -45,6 +49,27 @@ struct pmkvq_op_params {
     float    max_bias;
 };
 
+// of rows that are transformed; offsets in the transforms are in units of 64 bytes
+struct pmkvq_rows_params {
+    uint32_t center   = PMKVQ_NO_OFFSET;
+    uint32_t factor   = PMKVQ_NO_OFFSET;
+    uint16_t hadamard = 0;
+
+    bool none() const { return center == PMKVQ_NO_OFFSET && factor == PMKVQ_NO_OFFSET && hadamard == 0; }
+};
+
+// in place of pmkvq_op_params: queries, K, V
+struct pmkvq_transform_params {
+    uint32_t magic;
+    uint8_t  kind;
+    uint8_t  unused;
+    uint16_t n_head_kv;
+    uint32_t center[3];
+    uint32_t factor[3];
+    uint16_t hadamard[3];
+};
+
+static_assert(sizeof(pmkvq_transform_params) <= sizeof(pmkvq_op_params), "a node's kind is read as that of the others");
 static_assert(PMKVQ_PARAMS_OFFSET >= 2*sizeof(void *) + sizeof(int) && PMKVQ_PARAMS_OFFSET + sizeof(pmkvq_op_params) <= GGML_MAX_OP_PARAMS, "op_params are full");
 
 // whether the node is one of ours
@@ -104,6 +129,31 @@ static inline bool pmkvq_has_side(const ggml_tensor * meta, const pmkvq_op_param
 
     // heads and dimensions are bounded by a pool that exists, so that nothing overflows
     return 64*(uint64_t) offset + 64*(uint64_t) params.table + row*n_head_kv*params.n_blocks <= (uint64_t) ggml_nbytes(meta);
+}
+
+// n_head_kv rows of head_dim values at an offset in the transforms, or none
+static inline bool pmkvq_has_values(const ggml_tensor * transforms, uint32_t offset, int64_t n_head_kv, int64_t head_dim, const float *& values) {
+    values = nullptr;
+    if (offset == PMKVQ_NO_OFFSET) {
+        return true;
+    }
+    if (!transforms || transforms->type != GGML_TYPE_F32 || !ggml_is_contiguous(transforms) ||
+            64*(uint64_t) offset + sizeof(float)*(uint64_t) n_head_kv*head_dim > (uint64_t) ggml_nbytes(transforms)) {
+        return false;
+    }
+    values = (const float *) ((const char *) transforms->data + 64*(size_t) offset);
+    return true;
+}
+
+static inline bool pmkvq_read_row_transform(
+        const ggml_tensor * transforms, const pmkvq_rows_params & params, int64_t n_head, int64_t n_head_kv, int64_t head_dim, pmkvq_row_transform & res) {
+    const uint32_t n = params.hadamard;
+
+    // heads and dimensions are those of tensors, so that nothing overflows
+    res.hadamard = n;
+    return n_head_kv > 0 && n_head_kv <= UINT16_MAX && n_head % n_head_kv == 0 && head_dim <= INT32_MAX && (n & (n - 1)) == 0 && (n == 0 || head_dim % n == 0) &&
+        pmkvq_has_values(transforms, params.center, n_head_kv, head_dim, res.center) &&
+        pmkvq_has_values(transforms, params.factor, n_head_kv, head_dim, res.factor);
 }
 
 //
@@ -231,16 +281,61 @@ static inline bool pmkvq_read_attn(const ggml_tensor * node, const pmkvq_op_para
     return true;
 }
 
-// partial results, and sinks or not
+// q, K, V, each there or not, and the transforms. The node's data are the rows of the first, then those of the second, then those of the third
+static inline bool pmkvq_read_transform(const ggml_tensor * node, pmkvq_op_transform & op) {
+    pmkvq_transform_params params;
+    memcpy(&params, (const char *) node->op_params + PMKVQ_PARAMS_OFFSET, sizeof(params));
+
+    if (node->type != GGML_TYPE_F32 || !ggml_is_contiguous(node)) {
+        return false;
+    }
+
+    op = {};
+    op.n_head_kv = params.n_head_kv;
+
+    float * dst = (float *) node->data;
+    int64_t n   = 0;
+
+    for (int i = 0; i < 3; ++i) {
+        const ggml_tensor * x = node->src[i];
+        if (!x) {
+            continue;
+        }
+        auto & rows = op.rows[i];
+
+        if (!pmkvq_is_rows(x) || (n > 0 && x->ne[2] != op.n_tokens) || x->ne[1] > INT32_MAX ||
+                !pmkvq_read_row_transform(node->src[3], { params.center[i], params.factor[i], params.hadamard[i] }, x->ne[1], params.n_head_kv, x->ne[0], rows.of)) {
+            return false;
+        }
+        rows.x          = (const float *) x->data;
+        rows.x_nb_head  = x->nb[1];
+        rows.x_nb_token = x->nb[2];
+        rows.n_head     = (uint32_t) x->ne[1];
+        rows.head_dim   = (uint32_t) x->ne[0];
+        rows.dst        = dst ? dst + n : nullptr;
+
+        op.n_tokens = (uint32_t) x->ne[2];
+        n += ggml_nelements(x);
+    }
+
+    return n > 0 && n == ggml_nelements(node);
+}
+
+// partial results, sinks or not, and the transforms or not
 static inline bool pmkvq_read_merge(const ggml_tensor * node, const pmkvq_op_params & params, pmkvq_op_merge & op) {
     const ggml_tensor * partial = node->src[0];
     const ggml_tensor * sinks   = node->src[1];
+
+    pmkvq_row_transform back;
 
     if (!partial || partial->type != GGML_TYPE_F32 || !ggml_is_contiguous(partial) || partial->ne[0] <= 2 || ggml_nelements(partial) <= 0 ||
             params.n_chunk == 0 || partial->ne[3] != params.n_chunk) {
         return false;
     }
     if (node->type != GGML_TYPE_F32 || !ggml_is_contiguous(node) || ggml_nelements(node) != (partial->ne[0] - 2)*partial->ne[1]*partial->ne[2]) {
+        return false;
+    }
+    if (!pmkvq_read_row_transform(node->src[2], { params.offset_k, params.offset_v, params.group_k }, partial->ne[1], params.n_blocks, partial->ne[0] - 2, back)) {
         return false;
     }
     if (sinks && (sinks->type != GGML_TYPE_F32 || sinks->nb[0] != sizeof(float) || sinks->ne[0] < partial->ne[1])) {
@@ -254,6 +349,8 @@ static inline bool pmkvq_read_merge(const ggml_tensor * node, const pmkvq_op_par
         /*.n_head     =*/ (uint32_t) partial->ne[1],
         /*.head_dim_v =*/ (uint32_t) partial->ne[0] - 2,
         /*.n_chunk    =*/ params.n_chunk,
+        /*.n_head_kv  =*/ params.n_blocks,
+        /*.back       =*/ back,
         /*.dst        =*/ (float *) node->data,
     };
     return true;

@@ -127,18 +127,69 @@ ggml_tensor * pmkvq_build_merge(
         ggml_context * ctx,
         pmkvq_shared * shared,
          ggml_tensor * partial,
-         ggml_tensor * sinks) {
+         ggml_tensor * sinks,
+         ggml_tensor * transforms,
+  const pmkvq_rows_params & back,
+             int64_t   n_head_kv) {
     pmkvq_op_params params = {};
-    params.magic   = PMKVQ_MAGIC;
-    params.kind    = PMKVQ_OP_MERGE;
-    params.n_chunk = partial->ne[3];
+    params.magic    = PMKVQ_MAGIC;
+    params.kind     = PMKVQ_OP_MERGE;
+    params.n_chunk  = partial->ne[3];
+    params.n_blocks = n_head_kv;
+    params.offset_k = back.center;
+    params.offset_v = back.factor;
+    params.group_k  = back.hadamard;
 
-    std::vector<ggml_tensor *> srcs = { partial };
-    if (sinks) {
-        srcs.push_back(pmkvq_rows_f32(ctx, sinks));
-    }
+    const bool none = back.center == PMKVQ_NO_OFFSET && back.factor == PMKVQ_NO_OFFSET;
+
+    std::vector<ggml_tensor *> srcs = { partial, sinks ? pmkvq_rows_f32(ctx, sinks) : nullptr, none ? nullptr : transforms };
 
     return pmkvq_node(ctx, shared, (partial->ne[0] - 2)*partial->ne[1], partial->ne[2], 1, 1, GGML_TYPE_F32, srcs, params);
+}
+
+ggml_tensor * pmkvq_build_transform(
+                  ggml_context * ctx,
+                  pmkvq_shared * shared,
+                   ggml_tensor * (&rows)[3],
+                   ggml_tensor * transforms,
+       const pmkvq_rows_params (&params)[3],
+                       int64_t   n_head_kv) {
+    pmkvq_transform_params res = {};
+    res.magic     = PMKVQ_MAGIC;
+    res.kind      = PMKVQ_OP_TRANSFORM;
+    res.n_head_kv = n_head_kv;
+
+    std::vector<ggml_tensor *> srcs(4);
+    srcs[3] = transforms;
+
+    int64_t n = 0;
+
+    for (int i = 0; i < 3; ++i) {
+        res.center[i]   = params[i].center;
+        res.factor[i]   = params[i].factor;
+        res.hadamard[i] = params[i].hadamard;
+        if (rows[i]) {
+            srcs[i] = pmkvq_rows_f32(ctx, rows[i]);
+            n += ggml_nelements(rows[i]);
+        }
+    }
+
+    pmkvq_op_params raw = {};
+    memcpy(&raw, &res, sizeof(res));
+
+    ggml_tensor * node = pmkvq_node(ctx, shared, n, 1, 1, 1, GGML_TYPE_F32, srcs, raw);
+
+    size_t offset = 0;
+
+    for (auto *& x : rows) {
+        if (x) {
+            const size_t nb1 = x->ne[0]*sizeof(float);
+            x = ggml_view_3d(ctx, node, x->ne[0], x->ne[1], x->ne[2], nb1, x->ne[1]*nb1, offset);
+            offset += ggml_nbytes(x);
+        }
+    }
+
+    return node;
 }
 
 ggml_tensor * pmkvq_build_shrink(
@@ -216,6 +267,11 @@ static void pmkvq_compute(ggml_tensor * dst, int ith, int nth, void * userdata) 
                     pmkvq_op_load op;
                     ret = pmkvq_read_load(dst, params, op) ? rt->op_load(&op, ith, nth) : -1;
                 } break;
+            case PMKVQ_OP_TRANSFORM:
+                {
+                    pmkvq_op_transform op;
+                    ret = pmkvq_read_transform(dst, op) ? rt->op_transform(&op, ith, nth) : -1;
+                } break;
             case PMKVQ_OP_SHRINK:
                 {
                     pmkvq_op_shrink op;
@@ -230,7 +286,7 @@ static void pmkvq_compute(ggml_tensor * dst, int ith, int nth, void * userdata) 
         if (!reported.exchange(true)) {
             LLAMA_LOG_ERROR("%s: operation %u of node '%s' failed (%d): its result is NaN\n", __func__, params.kind, dst->name, ret);
         }
-        if (params.kind == PMKVQ_OP_MERGE) {
+        if (params.kind == PMKVQ_OP_MERGE || params.kind == PMKVQ_OP_TRANSFORM) {
             pmkvq_fill_nan(dst, ith);
         }
         shared->failed.store(true);

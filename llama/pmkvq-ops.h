@@ -5,6 +5,7 @@
 #pragma once
 
 #include "pmkvq.h"
+#include "pmkvq-nodes.h"
 
 #include "ggml.h"
 
@@ -73,12 +74,25 @@ ggml_tensor * pmkvq_build_attn(
                float   max_bias,
                 bool   one_seq);
 
-// returns [head_dim_v*n_head, n_tokens] f32
+// q, k, v: [head_dim, n_head, n_tokens] f32, with the same tokens, or NULL. Each becomes a part of the result, transformed; it is one node, so
+// that a device runs it as one
+ggml_tensor * pmkvq_build_transform(
+                  ggml_context * ctx,
+                  pmkvq_shared * shared,
+                   ggml_tensor * (&rows)[3],
+                   ggml_tensor * transforms,
+       const pmkvq_rows_params (&params)[3],
+                       int64_t   n_head_kv);
+
+// returns [head_dim_v*n_head, n_tokens] f32. back: what is done to it on the way back, for each of n_head_kv heads
 ggml_tensor * pmkvq_build_merge(
-        ggml_context * ctx,
-        pmkvq_shared * shared,
-         ggml_tensor * partial,
-         ggml_tensor * sinks);
+             ggml_context * ctx,
+             pmkvq_shared * shared,
+              ggml_tensor * partial,
+              ggml_tensor * sinks,
+              ggml_tensor * transforms,
+  const pmkvq_rows_params & back,
+                  int64_t   n_head_kv);
 
 // block operations on the pool of a device. ops: the operations, as many as there is room for, sides: [n_sides]
 // pmkvq_side_desc, both i8. Returns the counts of heads that were converted, i32, one for each operation that there is room for.

@@ -21,6 +21,7 @@ static_assert(sizeof(void *) != 8 || (
     sizeof(pmkvq_block)      ==  36 && sizeof(pmkvq_block_op)   == 80 && sizeof(pmkvq_layer_desc) == 24 &&
     sizeof(pmkvq_model_desc) ==  48 && sizeof(pmkvq_cells)      == 24 && sizeof(pmkvq_pool_desc)  == 16 &&
     sizeof(pmkvq_side_desc)  ==  24 && sizeof(pmkvq_cache_desc) == 40 && sizeof(pmkvq_op_store)   == 88 &&
-    sizeof(pmkvq_op_shrink)  ==  80 && sizeof(pmkvq_op_attn)    == 224 && sizeof(pmkvq_op_merge)  == 40 &&
-    sizeof(pmkvq_runtime)    == 280 && sizeof(pmkvq_transform_desc) == 48 &&
+    sizeof(pmkvq_op_shrink)  ==  80 && sizeof(pmkvq_op_attn)    == 224 && sizeof(pmkvq_op_merge)  == 72 &&
+    sizeof(pmkvq_runtime)    == 288 && sizeof(pmkvq_transform_desc) == 40 && sizeof(pmkvq_row_transform) == 24 &&
+    sizeof(pmkvq_transform_rows) == 64 && sizeof(pmkvq_op_transform) == 200 &&
     sizeof(pmkvq_table_change) == 24 && sizeof(pmkvq_op_load) == 72 && sizeof(pmkvq_state_io) == 48), "the structs of pmkvq.h and src/capi/types.rs have to agree");

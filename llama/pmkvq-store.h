@@ -135,16 +135,23 @@ public:
     // see llama_pmkvq_describe()
     size_t describe(char * buf, size_t n) const;
 
-    // graph: the current K or V as it is stored and attended to (side 0, 1); NULL stays NULL
-    ggml_tensor * build_stored(ggml_context * ctx, ggml_tensor * cur, uint32_t ikv, int side) const;
+    // graph: the current queries, K and V, each of which may be NULL, as they are stored and attended to
+    // nodes: those that have to stay on the backend that owns the pool
+    void build_transform(
+            ggml_context * ctx,
+             ggml_tensor *& q,
+             ggml_tensor *& k,
+             ggml_tensor *& v,
+                uint32_t   ikv,
+             std::vector<ggml_tensor *> & nodes) const;
 
-    // graph: store what build_stored() returned
+    // graph: store K or V (side 0, 1) as build_transform() returned it
     ggml_tensor * build_store(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * idxs, uint32_t ikv, int side) const;
 
     // graph: K as it was before it was stored, [head_dim_k, n_head_kv, n_tokens] f32, of the cells in idxs
     ggml_tensor * build_loaded_k(ggml_context * ctx, ggml_tensor * idxs, uint32_t ikv, std::vector<ggml_tensor *> & nodes) const;
 
-    // graph: attention over the blocks and the current batch; k_cur and v_cur are NULL where a layer reads another one's.
+    // graph: attention over the blocks and the current batch, as build_transform() returned it; k_cur and v_cur are NULL where a layer reads another one's.
     // Returns [head_dim_v*n_head, n_tokens]. one_seq: the tokens are of one sequence. nodes: those that have to stay on the backend that owns the pool.
     ggml_tensor * build_attn(
             ggml_context * ctx,
@@ -236,9 +243,8 @@ private:
     // write to a tensor of a device in the order of what is computed there; at once before the first batch
     void write(pmkvq_device & device, ggml_tensor * t, const void * data, size_t offset, size_t size) const;
 
-    // x: [head_dim, n_head, n_tokens] with n_head a multiple of n_head_kv
-    enum transform_part { TRANSFORM_STORED, TRANSFORM_LOADED, TRANSFORM_QUERY, TRANSFORM_OUTPUT };
-    ggml_tensor * build_transform(ggml_context * ctx, ggml_tensor * x, uint32_t ikv, int side, transform_part part) const;
+    // x: [head_dim, n_head, n_tokens], n_head a multiple of the matrices at offset in the transforms
+    ggml_tensor * mul_matrix(ggml_context * ctx, ggml_tensor * x, uint32_t ikv, uint64_t offset, bool transposed) const;
 
     void build_graphs_shrink();
 

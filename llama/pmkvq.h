@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define PMKVQ_ABI_VERSION 6
+#define PMKVQ_ABI_VERSION 7
 
 #define PMKVQ_BLOCK     128 // cells in a block
 #define PMKVQ_MAX_PAGES 8   // pages of a block at 16 bits
@@ -104,10 +104,9 @@ enum {
 // K and V of a side are stored as H*F*(x - c); queries become H*F^-T*q, the output of the attention F^-1*H*o + c
 // offsets are bytes in the transforms, multiples of 64; all values are f32
 typedef struct pmkvq_transform_desc {
-    uint32_t hadamard; // rows of the Hadamard matrix H; 0: none
+    uint32_t hadamard; // rows of the orthonormal Hadamard matrix H, a power of two; 0: none
     uint32_t center;   // 1: there is a c, [head_dim, n_head_kv]
     uint32_t factor;   // what F is
-    uint64_t offset_hadamard;
     uint64_t offset_center;
     uint64_t offset_forward; // F
     uint64_t offset_inverse; // F^-T (K) or F^-1 (V)
@@ -199,6 +198,31 @@ typedef struct pmkvq_op_attn {
     uint32_t      * next_task;
 } pmkvq_op_attn;
 
+// what is done to rows: H*F*(x - c), or on the way back F*H*x + c, F a value for each of a row
+typedef struct pmkvq_row_transform {
+    const float * center; // c, [n_head_kv][head_dim] or NULL
+    const float * factor; // F, [n_head_kv][head_dim] or NULL
+    uint32_t      hadamard; // rows of H, 0: none
+} pmkvq_row_transform;
+
+// rows of one kind
+typedef struct pmkvq_transform_rows {
+    const float   * x;
+    size_t          x_nb_head;
+    size_t          x_nb_token;
+    uint32_t        n_head; // 0: there are none
+    uint32_t        head_dim;
+    pmkvq_row_transform of;
+    float         * dst; // [n_tokens][n_head][head_dim]
+} pmkvq_transform_rows;
+
+// transform queries, K and V of a ubatch, or some of them
+typedef struct pmkvq_op_transform {
+    pmkvq_transform_rows rows[3];
+    uint32_t        n_tokens;
+    uint32_t        n_head_kv;
+} pmkvq_op_transform;
+
 // merge partial results: out [n_tokens][n_head][head_dim_v]
 typedef struct pmkvq_op_merge {
     const float   * partial;
@@ -207,6 +231,8 @@ typedef struct pmkvq_op_merge {
     uint32_t        n_head;
     uint32_t        head_dim_v;
     uint32_t        n_chunk;
+    uint32_t        n_head_kv;
+    pmkvq_row_transform back; // what was done to V before it was stored, undone
     float         * dst;
 } pmkvq_op_merge;
 
@@ -303,6 +329,7 @@ typedef struct pmkvq_runtime {
     int (*op_attn)  (const pmkvq_op_attn   * op, int ith, int nth);
     int (*op_merge) (const pmkvq_op_merge  * op, int ith, int nth);
     int (*op_load)  (const pmkvq_op_load   * op, int ith, int nth);
+    int (*op_transform)(const pmkvq_op_transform * op, int ith, int nth);
 } pmkvq_runtime;
 
 // register the runtime's table; to be called before a context with a plan is created. The table must outlive the contexts.

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """An 8B model on a GPU, with random weights: how fast it is with each cache, and its slowest step.
 
-    bench_gpu.py speed [--layers 32] [--depth 8192,32768] [--caches f16,16,8,4,2,q8_0,q4_0] [--repeat 3]
+    bench_gpu.py speed [--layers 32] [--depth 8192,32768] [--caches f16,16,8,4,2,4t,q8_0,q4_0] [--repeat 3]
     bench_gpu.py steps [--layers 32] [--ctx 8192] [--at 32768] [--csv FILE.gz]
 
-speed  decode and prefill by llama-bench, with plans that are static; ratios to f16
+speed  decode and prefill by llama-bench, with plans that are static (4t: with transforms as a calibration makes them); ratios to f16
 steps  every step of a generation: one that shrinks from 16 to 2 bits block by block, f16, and one under the rule `layer` in which
        everything shrinks from 16 to 8 bits at once at --at. With graphs.so of --bin preloaded, CUDA graphs are counted, too
 
@@ -16,6 +16,7 @@ import csv
 import gzip
 import json
 import os
+import random
 import shutil
 import signal
 import statistics
@@ -24,7 +25,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from random_models import write_8b, write_attention
+from random_models import HEAD_DIM, N_HEAD_KV, write_8b, write_attention
 from steps import AROUND, ASKED, Run, Series, neighbours
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,9 +61,27 @@ def run(*command, env=None, limit=None):
     return r
 
 
+def transforms(a, folder):
+    """Of every layer: a center, scales and the rotation of K, a center and the rotation of V."""
+    out = Path(folder, f"transforms-{a.layers}.json")
+    draw = random.Random(1)
+
+    def rows(f):
+        return [[round(f(), 4) for _ in range(HEAD_DIM)] for _ in range(N_HEAD_KV)]
+
+    def center():
+        return rows(lambda: draw.gauss(0, 0.1))
+
+    out.write_text(json.dumps({"pmkvq_transforms": 1, "layers": [
+        {"il": il, "k": {"center": center(), "scales": rows(lambda: draw.uniform(0.5, 2)), "hadamard": True}, "v": {"center": center(), "hadamard": True}}
+        for il in range(a.layers)]}))
+    return out
+
+
 def plan(a, model, width, n_ctx, folder, static=True, rule="block"):
     out = Path(folder, f"{width}-{n_ctx}-{rule}{'-static' if static else ''}.json")
-    run(a.bin / "pmkvq", "plan", "--uniform", width, *(["--static"] if static else []), "--rule", rule, "--ctx", n_ctx, "-m", model, "-o", out)
+    of = ["--transforms", transforms(a, folder)] if width.endswith("t") else []
+    run(a.bin / "pmkvq", "plan", "--uniform", width.rstrip("t"), *of, *(["--static"] if static else []), "--rule", rule, "--ctx", n_ctx, "-m", model, "-o", out)
     return out
 
 
@@ -83,7 +102,7 @@ def speed(a, folder):
     rows, gpu = {}, "?"
     try:
         for c in a.caches.split(","):
-            of = ["--pmkvq-plan", plan(a, model, c, n_ctx, folder)] if c in WIDTHS else ["-ctk", c, "-ctv", c]
+            of = ["--pmkvq-plan", plan(a, model, c, n_ctx, folder)] if c.rstrip("t") in WIDTHS else ["-ctk", c, "-ctv", c]
             for line in lines_of(a.bin / "llama-bench", "-m", model, "-ngl", 99, "-fa", 1, "-p", a.prefill, "-n", a.generate, "-d",
                                  ",".join(map(str, depths)), "-r", a.repeat, "-t", a.threads, "-o", "jsonl", *of):
                 if line.startswith("{"):
@@ -184,7 +203,7 @@ def main():
     ap.add_argument("--tiny", action="store_true")
     ap.add_argument("--layers", type=int)
     ap.add_argument("--depth")
-    ap.add_argument("--caches", default="f16,16,8,4,2,q8_0,q4_0")
+    ap.add_argument("--caches", default="f16,16,8,4,2,4t,q8_0,q4_0")
     ap.add_argument("--prefill", type=int, help="tokens; 0: decode only")
     ap.add_argument("--generate", type=int)
     ap.add_argument("--repeat", type=int)

@@ -196,7 +196,7 @@ whole() {
     tables "$whole" "$log_name"
 }
 
-do_model() { whole model model.log "${MODEL_S:-180}" bench_gpu.py speed --folder "$work/model" --caches f16,4,8,2,16,q8_0,q4_0 --repeat "${REPEAT:-2}"; }
+do_model() { whole model model.log "${MODEL_S:-180}" bench_gpu.py speed --folder "$work/model" --caches f16,4,8,2,16,4t,q8_0,q4_0 --repeat "${REPEAT:-2}"; }
 do_deep() {
     # reading so many tokens is what takes the time: once for each cache
     set -- --layers "${DEEP_LAYERS:-8}" --depth 131072

@@ -52,12 +52,13 @@ class Same:
         return out, err
 
     def plan(self, cache, n_ctx):
-        """Flags of a cache: f16, 4, or '4 static'."""
+        """Flags of a cache: f16, 4, '4 static', or '4 transformed'."""
         if cache == "f16":
             return []
         path = self.folder / f"{cache.replace(' ', '-')}-{n_ctx}.json"
-        width, *static = cache.split()
-        self.run("pmkvq", "plan", "--uniform", width, *(["--static"] if static else []), "--ctx", n_ctx, "-m", MODEL, "-o", path)
+        width, *kind = cache.split()
+        of = {"static": ["--static"], "transformed": ["--transforms", ROOT / "model/transforms.json"]}
+        self.run("pmkvq", "plan", "--uniform", width, *(flag for k in kind for flag in of[k]), "--ctx", n_ctx, "-m", MODEL, "-o", path)
         return ["--pmkvq-plan", path]
 
     def everywhere(self, of):
@@ -83,7 +84,7 @@ class Same:
         n, n_ctx = (1500, 512) if self.a.tiny else (32000, 4096)
         text = self.folder / "text.txt"
         text.write_bytes((ROOT / "model/heldout.txt").read_bytes()[:n])
-        caches = ["f16", "4 static"] if self.a.tiny else ["f16", "16 static", "8 static", "4 static", "2 static", "4", "2"]
+        caches = ["f16", "4 static"] if self.a.tiny else ["f16", "16 static", "8 static", "4 static", "2 static", "4", "2", "4 transformed"]
         print("perplexity\n\n| cache | " + " | ".join(PLACES) + " |\n| --- |" + " ---: |" * len(PLACES), flush=True)
         for cache in caches:
             flags = self.plan(cache, n_ctx)
@@ -115,7 +116,7 @@ class Same:
         return n_ctx, n
 
     def caches(self):
-        return ["f16", "4 static"] if self.a.tiny else ["f16", "16", "8", "4", "2"]
+        return ["f16", "4 static", "4 transformed"] if self.a.tiny else ["f16", "16", "8", "4", "2", "4 transformed"]
 
     def beside(self, text, like):
         """How far a text is the other."""

@@ -275,7 +275,6 @@ pub unsafe extern "C" fn cache_transform(cache: *const CacheHandle, side: u32, d
             Factor::Scale => 1,
             Factor::Matrix => 2,
         },
-        offset_hadamard: s.offset_hadamard,
         offset_center: s.offset_center,
         offset_forward: s.offset_forward,
         offset_inverse: s.offset_inverse,

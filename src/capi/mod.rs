@@ -54,6 +54,7 @@ pub static RUNTIME: Runtime = Runtime {
     op_attn: ops::op_attn,
     op_merge: ops::op_merge,
     op_load: ops::op_load,
+    op_transform: ops::op_transform,
 };
 
 /// Hands the table to llama.cpp. To be called first in `main` of every program that links the patched library.

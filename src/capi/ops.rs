@@ -3,12 +3,12 @@
 use std::ffi::c_int;
 use std::sync::atomic::AtomicU32;
 
-use super::types::{OpAttn, OpLoad, OpMerge, OpShrink, OpStore};
+use super::types::{OpAttn, OpLoad, OpMerge, OpShrink, OpStore, OpTransform, RowTransformC};
 use super::{guard, FAILED};
 use crate::geometry::{BlockEntry, Side};
 use crate::kernels::{
-    self, AttentionArgs, Isa, KernelError, MaskF16, MergeArgs, PartialsMut, RangeRule, RowsF32, Schedule, ShrinkOp,
-    SideView,
+    self, AttentionArgs, Isa, KernelError, MaskF16, MergeArgs, PartialsMut, RangeRule, RowTransform, RowsF32, Schedule,
+    ShrinkOp, SideView, TransformRows,
 };
 
 fn status(result: Result<(), KernelError>) -> c_int {
@@ -194,6 +194,8 @@ unsafe fn merge(op: &OpMerge, ith: c_int, nth: c_int) -> Result<(), KernelError>
         n_head,
         head_dim: dv,
         n_chunk,
+        n_head_kv: op.n_head_kv as usize,
+        back: row_transform(&op.back, op.n_head_kv, op.head_dim_v)?,
         out: PartialsMut::new(op.dst, dv * n_head * n_tokens)?,
     };
     kernels::attention_merge(&args, ith, nth)
@@ -224,4 +226,34 @@ unsafe fn load(op: &OpLoad, ith: c_int, nth: c_int) -> Result<(), KernelError> {
     )?;
     let out = PartialsMut::new(op.dst, n_tokens * n_head_kv * head_dim)?;
     kernels::load(&view, std::slice::from_raw_parts(op.cells, n_tokens), &out, ith, nth)
+}
+
+unsafe fn row_transform<'a>(t: &RowTransformC, n_head_kv: u32, d: u32) -> Result<RowTransform<'a>, KernelError> {
+    let values = |p: *const f32| match p.is_aligned() {
+        false => Err(KernelError::Misaligned("a transform")),
+        true if p.is_null() => Ok(None),
+        true => Ok(Some(std::slice::from_raw_parts(p, n_head_kv as usize * d as usize))),
+    };
+    Ok(RowTransform { center: values(t.center)?, factor: values(t.factor)?, hadamard: t.hadamard as usize })
+}
+
+/// # Safety
+/// As for [`op_store`]; transforms are valid for `n_head_kv * head_dim` values, `dst` for all rows of their kind.
+pub unsafe extern "C" fn op_transform(op: *const OpTransform, ith: c_int, nth: c_int) -> c_int {
+    guard(FAILED, || status(transform(&*op, ith, nth)))
+}
+
+unsafe fn transform(op: &OpTransform, ith: c_int, nth: c_int) -> Result<(), KernelError> {
+    let (ith, nth) = threads(ith, nth)?;
+    let n_tokens = op.n_tokens as usize;
+    let mut parts = Vec::with_capacity(op.rows.len());
+    for r in op.rows.iter().filter(|r| r.n_head > 0) {
+        let (n_head, d) = (r.n_head as usize, r.head_dim as usize);
+        parts.push(TransformRows {
+            x: RowsF32::new(r.x, d, n_head, n_tokens, r.x_nb_head, r.x_nb_token)?,
+            of: row_transform(&r.of, op.n_head_kv, r.head_dim)?,
+            out: PartialsMut::new(r.dst, n_tokens * n_head * d)?,
+        });
+    }
+    kernels::transform(&parts, op.n_head_kv as usize, ith, nth)
 }

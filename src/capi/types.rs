@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 use crate::geometry::BlockEntry;
 use crate::policy::BlockOp;
 
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// `pmkvq_layer_desc`
 #[repr(C)]
@@ -83,7 +83,6 @@ pub struct TransformDesc {
     pub hadamard: u32,
     pub center: u32,
     pub factor: u32,
-    pub offset_hadamard: u64,
     pub offset_center: u64,
     pub offset_forward: u64,
     pub offset_inverse: u64,
@@ -181,6 +180,42 @@ pub struct OpAttn {
     pub next_task: *const AtomicU32,
 }
 
+/// `pmkvq_row_transform`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RowTransformC {
+    pub center: *const f32,
+    pub factor: *const f32,
+    pub hadamard: u32,
+}
+
+impl RowTransformC {
+    pub const NONE: RowTransformC = RowTransformC { center: std::ptr::null(), factor: std::ptr::null(), hadamard: 0 };
+}
+
+/// `pmkvq_transform_rows`
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TransformRowsC {
+    pub x: *const f32,
+    pub x_nb_head: usize,
+    pub x_nb_token: usize,
+    /// 0: there are none.
+    pub n_head: u32,
+    pub head_dim: u32,
+    pub of: RowTransformC,
+    pub dst: *mut f32,
+}
+
+/// `pmkvq_op_transform`
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct OpTransform {
+    pub rows: [TransformRowsC; 3],
+    pub n_tokens: u32,
+    pub n_head_kv: u32,
+}
+
 /// `pmkvq_op_merge`
 #[repr(C)]
 pub struct OpMerge {
@@ -190,6 +225,8 @@ pub struct OpMerge {
     pub n_head: u32,
     pub head_dim_v: u32,
     pub n_chunk: u32,
+    pub n_head_kv: u32,
+    pub back: RowTransformC,
     pub dst: *mut f32,
 }
 
@@ -308,4 +345,5 @@ pub struct Runtime {
     pub op_attn: unsafe extern "C" fn(*const OpAttn, c_int, c_int) -> c_int,
     pub op_merge: unsafe extern "C" fn(*const OpMerge, c_int, c_int) -> c_int,
     pub op_load: unsafe extern "C" fn(*const OpLoad, c_int, c_int) -> c_int,
+    pub op_transform: unsafe extern "C" fn(*const OpTransform, c_int, c_int) -> c_int,
 }

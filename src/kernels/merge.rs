@@ -1,7 +1,7 @@
 //! Partial results of all chunks become the output.
 
 use super::args::PartialsMut;
-use super::{Isa, KernelError};
+use super::{Isa, KernelError, RowTransform};
 
 /// One merge.
 #[derive(Debug)]
@@ -15,11 +15,21 @@ pub struct MergeArgs<'a> {
     /// D_v.
     pub head_dim: usize,
     pub n_chunk: usize,
+    pub n_head_kv: usize,
+    /// The way back of what was done to values before they were stored.
+    pub back: RowTransform<'a>,
     /// `[n_token][n_head][D_v]`.
     pub out: PartialsMut<'a>,
 }
 
 impl MergeArgs<'_> {
+    /// The way back of a row, if there is one.
+    #[inline(always)]
+    pub(crate) fn back_of(&self, row: usize) -> Option<RowTransform<'_>> {
+        let head = row % self.n_head;
+        (!self.back.is_none()).then(|| self.back.of_head(head / (self.n_head / self.n_head_kv), self.head_dim))
+    }
+
     pub(crate) fn check(&self, ith: usize, nth: usize) -> Result<(), KernelError> {
         if ith >= nth {
             return Err(KernelError::Thread);
@@ -36,6 +46,9 @@ impl MergeArgs<'_> {
         }
         if self.sinks.is_some_and(|s| s.len() < self.n_head) {
             return Err(KernelError::Shape("there are fewer attention sinks than heads"));
+        }
+        if !self.back.is_none() {
+            self.back.check(self.n_head, self.n_head_kv, self.head_dim)?;
         }
         Ok(())
     }
@@ -97,8 +110,11 @@ fn merge(a: &MergeArgs, ith: usize, nth: usize) {
             }
         }
         let inverse = if sum == 0.0 { 0.0 } else { 1.0 / sum };
-        for o in out {
+        for o in out.iter_mut() {
             *o *= inverse;
+        }
+        if let Some(back) = a.back_of(row) {
+            back.back(out);
         }
     }
 }

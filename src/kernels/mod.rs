@@ -1,5 +1,5 @@
 //! CPU kernels of the cache: store a token's K or V, shrink blocks in place, attention over blocks of mixed widths, merge
-//! of partial results.
+//! of partial results, and the transforms before and behind them.
 //!
 //! Each operation has a scalar version in [`mod@reference`], written for reading, and a fast one with the same signature.
 //! Store and shrink give the same bytes in both. Attention multiplies codes by integers: it adds less than a quarter of the
@@ -35,6 +35,7 @@ mod shrink;
 mod softmax;
 mod store;
 mod tiles;
+mod transform;
 mod words;
 
 pub use args::{Cells, MaskF16, PartialsMut, RowsF32, SideView};
@@ -46,3 +47,4 @@ pub use merge::{attention_merge, attention_merge_at, MergeArgs};
 pub use range::RangeRule;
 pub use shrink::{shrink, shrink_at, ShrinkOp};
 pub use store::{store, store_at};
+pub use transform::{rotate, transform, transform_at, RowTransform, TransformRows};

@@ -4,7 +4,8 @@ use super::args::{MaskF16, SideView};
 use super::attention::{chunk_starts, tile_tokens, Shape, Tasks};
 use super::store::{check, place, Split};
 use super::{
-    codes, layout, range, AttentionArgs, Cells, KernelError, MergeArgs, RangeRule, RowsF32, Schedule, ShrinkOp,
+    codes, layout, range, AttentionArgs, Cells, KernelError, MergeArgs, RangeRule, RowTransform, RowsF32, Schedule,
+    ShrinkOp,
 };
 use crate::geometry::{page_bytes, BlockEntry, Width, BLOCK, SUBTILE};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -431,6 +432,38 @@ pub fn attention_merge(a: &MergeArgs, ith: usize, nth: usize) -> Result<(), Kern
             let total: f32 = parts.iter().zip(&weights).map(|(part, w)| w * part[i]).sum();
             *o = if sum == 0.0 { 0.0 } else { total / sum };
         }
+        if let Some(back) = a.back_of(row) {
+            let merged = out.to_vec();
+            transform_row_back(&back, &merged, out);
+        }
     }
     Ok(())
+}
+
+/// `H x`, each value a sum of all of its matrix's.
+fn hadamard(n: usize, x: &[f64]) -> Vec<f64> {
+    if n == 0 {
+        return x.to_vec();
+    }
+    let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
+    let rotated = |x: &[f64], i: usize| -> f64 { (0..n).map(|j| sign(i, j) * x[j]).sum::<f64>() / (n as f64).sqrt() };
+    x.chunks(n).flat_map(|x| (0..n).map(move |i| rotated(x, i))).collect()
+}
+
+/// `H f (x - center)` of one head.
+pub fn transform_row(t: &RowTransform, x: &[f32], out: &mut [f32]) {
+    let center = |i: usize| t.center.map_or(0.0, |c| f64::from(c[i]));
+    let factor = |i: usize| t.factor.map_or(1.0, |f| f64::from(f[i]));
+    let scaled: Vec<f64> = (0..x.len()).map(|i| factor(i) * (f64::from(x[i]) - center(i))).collect();
+    out.iter_mut().zip(hadamard(t.hadamard, &scaled)).for_each(|(o, y)| *o = y as f32);
+}
+
+/// `f H x + center` of one head.
+pub fn transform_row_back(t: &RowTransform, x: &[f32], out: &mut [f32]) {
+    let center = |i: usize| t.center.map_or(0.0, |c| f64::from(c[i]));
+    let factor = |i: usize| t.factor.map_or(1.0, |f| f64::from(f[i]));
+    let rotated = hadamard(t.hadamard, &x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+    for (i, (o, y)) in out.iter_mut().zip(rotated).enumerate() {
+        *o = (factor(i) * y + center(i)) as f32;
+    }
 }

@@ -196,7 +196,7 @@ fn through(t: &Transform, head: usize, x: &[f32], group: usize, width: Width) ->
     let mut y: Vec<f32> = (0..d).map(|i| (x[i] - center(i)) / scale(i)).collect();
     let rotate = |y: &mut Vec<f32>| {
         if t.hadamard {
-            y.chunks_mut(hadamard_size(d)).for_each(fast_hadamard);
+            y.chunks_mut(hadamard_size(d)).for_each(crate::kernels::rotate);
         }
     };
     rotate(&mut y);
@@ -209,21 +209,6 @@ fn through(t: &Transform, head: usize, x: &[f32], group: usize, width: Width) ->
     }
     rotate(&mut y);
     (0..d).map(|i| y[i] * scale(i) + center(i)).collect()
-}
-
-fn fast_hadamard(x: &mut [f32]) {
-    let n = x.len();
-    let mut h = 1;
-    while h < n {
-        for i in (0..n).step_by(2 * h) {
-            for j in i..i + h {
-                (x[j], x[j + h]) = (x[j] + x[j + h], x[j] - x[j + h]);
-            }
-        }
-        h *= 2;
-    }
-    let scale = 1.0 / (n as f32).sqrt();
-    x.iter_mut().for_each(|x| *x *= scale);
 }
 
 /// Outputs of the attention for the last queries that were kept, with keys as `keys` gives them (head, row).

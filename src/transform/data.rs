@@ -18,9 +18,8 @@ pub enum Factor {
 /// One side of a layer. Offsets are bytes from the start of the buffer, multiples of 64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SideTransform {
-    /// Rows of the Hadamard matrix that comes last; 0: none.
+    /// Rows of the Hadamard matrix that comes last; 0: none. It is known without being kept anywhere.
     pub hadamard: usize,
-    pub offset_hadamard: u64,
     pub center: bool,
     pub offset_center: u64,
     pub factor: Factor,
@@ -41,7 +40,6 @@ impl Transforms {
     /// Where everything goes. `layers` has one entry per layer of `shape`.
     pub fn new(shape: &ModelShape, layers: &[LayerTransforms]) -> Transforms {
         let mut out = Transforms::default();
-        let mut matrices: Vec<(usize, u64)> = Vec::new();
         for (layer, of) in shape.layers.iter().zip(layers) {
             for side in Side::BOTH {
                 let t = of.side(side);
@@ -49,11 +47,6 @@ impl Transforms {
                 let mut s = SideTransform::default();
                 if t.hadamard && hadamard_size(d) > 1 {
                     s.hadamard = hadamard_size(d);
-                    let known = matrices.iter().find(|m| m.0 == s.hadamard).map(|m| m.1);
-                    s.offset_hadamard = known.unwrap_or_else(|| out.take(s.hadamard * s.hadamard));
-                    if known.is_none() {
-                        matrices.push((s.hadamard, s.offset_hadamard));
-                    }
                 }
                 if t.center.is_some() {
                     s.center = true;
@@ -102,9 +95,6 @@ pub fn write_all(
                     *o = v;
                 }
             };
-            if s.hadamard > 0 {
-                put(s.offset_hadamard, &mut matrix::hadamard(s.hadamard).into_iter().map(|x| x as f32));
-            }
             if let Some(center) = &t.center {
                 put(s.offset_center, &mut center.iter().copied());
             }

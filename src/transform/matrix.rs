@@ -1,11 +1,5 @@
 //! Small dense matrices, row by row, in f64.
 
-/// The orthonormal Hadamard matrix of `n` rows, a power of two (Sylvester's construction; symmetric).
-pub fn hadamard(n: usize) -> Vec<f64> {
-    let scale = 1.0 / (n as f64).sqrt();
-    (0..n * n).map(|i| if ((i / n) & (i % n)).count_ones().is_multiple_of(2) { scale } else { -scale }).collect()
-}
-
 pub fn transposed(a: &[f64], n: usize) -> Vec<f64> {
     (0..n * n).map(|i| a[i % n * n + i / n]).collect()
 }
@@ -63,15 +57,6 @@ mod tests {
             }
         }
         out
-    }
-
-    #[test]
-    fn hadamard_is_its_own_inverse() {
-        for n in [1, 2, 16, 128] {
-            let h = hadamard(n);
-            let p = product(&h, &h, n);
-            assert!(p.iter().enumerate().all(|(i, x)| (x - f64::from(i / n == i % n)).abs() < 1e-12));
-        }
     }
 
     #[test]

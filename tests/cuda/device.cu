@@ -19,6 +19,7 @@ static int run(char kind, const void * op, cudaStream_t stream) {
             return pmkvq_cuda_op_merge_stores(&end.merge, &end.stores[0], &end.stores[1], stream);
         }
         case 'm': return pmkvq_cuda_op_merge ((const pmkvq_op_merge    *) op, stream);
+        case 't': return pmkvq_cuda_op_transform((const pmkvq_op_transform *) op, stream);
         case 'l': return pmkvq_cuda_op_load  ((const pmkvq_op_load     *) op, stream);
         default:  return cudaErrorInvalidValue;
     }
@@ -271,5 +272,6 @@ int pmkvq_dev_attn  (const pmkvq_op_attn     * op) { return run('a', op, get_str
 int pmkvq_dev_seen  (const pmkvq_dev_listed  * op) { return run('i', op, get_stream()); }
 int pmkvq_dev_attn_seen(const pmkvq_dev_listed * op) { return run('w', op, get_stream()); }
 int pmkvq_dev_merge (const pmkvq_op_merge    * op) { return run('m', op, get_stream()); }
+int pmkvq_dev_transform(const pmkvq_op_transform * op) { return run('t', op, get_stream()); }
 int pmkvq_dev_load  (const pmkvq_op_load     * op) { return run('l', op, get_stream()); }
 int pmkvq_dev_finish(const pmkvq_dev_end     * op) { return run('e', op, get_stream()); }

@@ -46,6 +46,7 @@ int pmkvq_dev_attn  (const pmkvq_op_attn     * op);
 int pmkvq_dev_seen  (const pmkvq_dev_listed  * op); // makes the lists
 int pmkvq_dev_attn_seen(const pmkvq_dev_listed * op);
 int pmkvq_dev_merge (const pmkvq_op_merge    * op);
+int pmkvq_dev_transform(const pmkvq_op_transform * op);
 int pmkvq_dev_load  (const pmkvq_op_load     * op);
 int pmkvq_dev_finish(const pmkvq_dev_end     * op); // in one launch
 

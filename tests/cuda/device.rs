@@ -5,7 +5,7 @@
 #![allow(dead_code)] // not every test program uses all of it
 
 use super::common::Cache;
-use pmkvq::capi::types::{OpAttn, OpLoad, OpMerge, OpStore, SideDesc};
+use pmkvq::capi::types::{OpAttn, OpLoad, OpMerge, OpStore, OpTransform, SideDesc};
 use pmkvq::policy::BlockOp;
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::marker::PhantomData;
@@ -66,6 +66,7 @@ struct Library {
     attn_seen: unsafe extern "C" fn(*const Listed) -> c_int,
     merge: unsafe extern "C" fn(*const OpMerge) -> c_int,
     load: unsafe extern "C" fn(*const OpLoad) -> c_int,
+    transform: unsafe extern "C" fn(*const OpTransform) -> c_int,
     finish: unsafe extern "C" fn(*const End) -> c_int,
     seen_bytes: unsafe extern "C" fn(*const OpAttn) -> usize,
     seen_pays: unsafe extern "C" fn(*const OpAttn) -> c_int,
@@ -108,6 +109,7 @@ impl Library {
                 attn_seen: get!("pmkvq_dev_attn_seen"),
                 merge: get!("pmkvq_dev_merge"),
                 load: get!("pmkvq_dev_load"),
+                transform: get!("pmkvq_dev_transform"),
                 finish: get!("pmkvq_dev_finish"),
                 seen_bytes: get!("pmkvq_cuda_seen_bytes"),
                 seen_pays: get!("pmkvq_cuda_seen_pays"),
@@ -262,6 +264,11 @@ pub fn merge(op: &OpMerge) -> i32 {
 pub fn load(op: &OpLoad) -> i32 {
     // SAFETY: as above
     Device::get().run("load", |l| unsafe { (l.load)(op) })
+}
+
+pub fn transform(op: &OpTransform) -> i32 {
+    // SAFETY: as above
+    Device::get().run("transform", |l| unsafe { (l.transform)(op) })
 }
 
 /// A merge and both stores in one launch.

@@ -16,3 +16,6 @@ mod merge;
 mod rng;
 mod shrink;
 mod store;
+mod transform;
+#[path = "../shared/transforms.rs"]
+mod transforms;

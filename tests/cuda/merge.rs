@@ -2,6 +2,8 @@
 
 use super::common::*;
 use super::device::{self, times, Buffer, INVALID_VALUE};
+use super::transform::{DeviceRows, NONE};
+use super::transforms::Rows;
 use pmkvq::capi::types::OpMerge;
 
 struct Case {
@@ -11,6 +13,8 @@ struct Case {
     n_chunk: usize,
     partial: Vec<f32>,
     sinks: Option<Vec<f32>>,
+    n_head_kv: usize,
+    back: Rows,
 }
 
 impl Case {
@@ -32,7 +36,9 @@ impl Case {
         let sinks = rng.chance(50).then(|| {
             (0..n_head).map(|h| if h == 1 { f32::NEG_INFINITY } else { rng.normal() * 10.0 }).collect::<Vec<f32>>()
         });
-        Case { n_token, n_head, d, n_chunk, partial, sinks }
+        let n_head_kv = if n_head == 4 { rng.pick(&[1, 2, 4]) } else { 1 };
+        let back = if rng.chance(60) { Rows::new(rng, n_head_kv, d) } else { Rows::default() };
+        Case { n_token, n_head, d, n_chunk, partial, sinks, n_head_kv, back }
     }
 
     fn want(&self) -> Vec<f64> {
@@ -50,10 +56,9 @@ impl Case {
             if sink > f64::NEG_INFINITY {
                 sum += (sink - max).exp();
             }
-            for i in 0..d {
-                let total: f64 = parts.iter().zip(&weights).map(|(p, w)| w * p[i] as f64).sum();
-                out.push(if sum == 0.0 { 0.0 } else { total / sum });
-            }
+            let total = |i: usize| parts.iter().zip(&weights).map(|(p, w)| w * p[i] as f64).sum::<f64>();
+            let merged: Vec<f64> = (0..d).map(|i| if sum == 0.0 { 0.0 } else { total(i) / sum }).collect();
+            out.extend(self.back.back(row % self.n_head / (self.n_head / self.n_head_kv), &merged));
         }
         out
     }
@@ -62,6 +67,7 @@ impl Case {
         let partial = Buffer::of(&self.partial);
         let sinks = self.sinks.as_ref().map(|s| Buffer::of(s));
         let out = Buffer::new(4 * self.n_token * self.n_head * self.d);
+        let back = DeviceRows::of(&self.back);
         let op = OpMerge {
             partial: partial.ptr().cast(),
             sinks: sinks.as_ref().map_or(std::ptr::null(), |s| s.ptr().cast()),
@@ -69,6 +75,8 @@ impl Case {
             n_head: self.n_head as u32,
             head_dim_v: self.d as u32,
             n_chunk: self.n_chunk as u32,
+            n_head_kv: self.n_head_kv as u32,
+            back: back.op(),
             dst: out.ptr().cast(),
         };
         assert_eq!(device::merge(&op), 0);
@@ -128,9 +136,14 @@ fn shapes_that_make_no_sense_are_refused() {
         n_head: 1,
         head_dim_v: 64,
         n_chunk: 1,
+        n_head_kv: 1,
+        back: NONE,
         dst: out.ptr().cast(),
     };
-    let bad: [fn(&mut OpMerge); 6] = [
+    let bad: [fn(&mut OpMerge); 9] = [
+        |o| o.back.hadamard = 48,
+        |o| (o.back.hadamard, o.n_head_kv) = (64, 0),
+        |o| (o.back.hadamard, o.n_head_kv) = (64, 2),
         |o| o.partial = std::ptr::null(),
         |o| o.dst = std::ptr::null_mut(),
         |o| o.n_chunk = 0,

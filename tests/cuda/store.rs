@@ -2,6 +2,8 @@
 
 use super::common::*;
 use super::device::{self, rows_op, times, Buffer, Device, DeviceCache, End, INVALID_VALUE};
+use super::transform::DeviceRows;
+use super::transforms::Rows;
 use pmkvq::capi::types::{OpMerge, OpStore};
 use pmkvq::geometry::{BlockEntry, Side, Width};
 use pmkvq::kernels::{store_at, Isa, RangeRule, RowsF32};
@@ -213,6 +215,7 @@ fn both_sides_at_once() {
         let (n_rows, d, n_chunk) = (rng.range(1, 40), rng.pick(&[24, 64, 128, 200]), rng.pick(&[1, 2, 5, 33]));
         let partial: Vec<f32> = (0..n_chunk * n_rows * (d + 2)).map(|_| rng.unit()).collect();
         let (partial, out, alone) = (Buffer::of(&partial), Buffer::new(4 * n_rows * d), Buffer::new(4 * n_rows * d));
+        let back = DeviceRows::of(&if rng.chance(60) { Rows::new(rng, 1, d) } else { Rows::default() });
         let merge = |out: &Buffer| OpMerge {
             partial: partial.ptr().cast(),
             sinks: std::ptr::null(),
@@ -220,6 +223,8 @@ fn both_sides_at_once() {
             n_head: n_rows as u32,
             head_dim_v: d as u32,
             n_chunk: n_chunk as u32,
+            n_head_kv: 1,
+            back: back.op(),
             dst: out.ptr().cast(),
         };
         if rng.chance(70) {

@@ -9,7 +9,7 @@ use pmkvq::kernels::oracle::attention_f64;
 use pmkvq::kernels::reference::{attention_weights, read_cell};
 use pmkvq::kernels::{
     attention_merge_at, attention_partial_at, AttentionArgs, Isa, KernelError, MaskF16, MergeArgs, PartialsMut,
-    RowsF32, Schedule,
+    RowTransform, RowsF32, Schedule,
 };
 use std::sync::atomic::AtomicU32;
 
@@ -124,6 +124,8 @@ impl Case {
                 n_head,
                 head_dim: dv,
                 n_chunk,
+                n_head_kv: 1,
+                back: RowTransform::default(),
                 out: PartialsMut::from_slice(&mut out),
             };
             attention_merge_at(isa, &args, ith, nth)?;

@@ -13,3 +13,6 @@ mod ranges;
 mod rng;
 mod shrink;
 mod store;
+mod transform;
+#[path = "../shared/transforms.rs"]
+mod transforms;

@@ -7,11 +7,12 @@ use super::rounding;
 use crate::common::*;
 use crate::device::{self, Buffer, DeviceCache, Listed};
 use half::f16;
-use pmkvq::capi::types::{OpAttn, OpMerge};
+use pmkvq::capi::types::{OpAttn, OpMerge, RowTransformC};
 use pmkvq::geometry::{Side, Width, BLOCK};
 use pmkvq::kernels::oracle::attention_f64;
 use pmkvq::kernels::{
-    attention_merge_at, attention_partial_at, AttentionArgs, Isa, MaskF16, MergeArgs, PartialsMut, RowsF32, Schedule,
+    attention_merge_at, attention_partial_at, AttentionArgs, Isa, MaskF16, MergeArgs, PartialsMut, RowTransform,
+    RowsF32, Schedule,
 };
 
 pub struct Case {
@@ -192,7 +193,18 @@ impl Case {
         let (n_token, n_head, head_dim) = (self.n_token(), self.n_head, self.v.d);
         let mut out = vec![f32::NAN; n_token * n_head * head_dim];
         let to = PartialsMut::from_slice(&mut out);
-        let args = MergeArgs { partial, sinks: self.sinks.as_deref(), n_token, n_head, head_dim, n_chunk, out: to };
+        let (n_head_kv, back) = (1, RowTransform::default());
+        let args = MergeArgs {
+            partial,
+            sinks: self.sinks.as_deref(),
+            n_token,
+            n_head,
+            head_dim,
+            n_chunk,
+            n_head_kv,
+            back,
+            out: to,
+        };
         attention_merge_at(Isa::Reference, &args, 0, 1).unwrap();
         out
     }
@@ -423,6 +435,8 @@ impl Uploaded {
             n_head: self.op.n_head,
             head_dim_v: self.op.head_dim_v,
             n_chunk: n_chunk as u32,
+            n_head_kv: 1,
+            back: RowTransformC::NONE,
             dst,
         };
         written(self.n_record * self.dv, |dst| device::merge(&op(dst)))

@@ -8,7 +8,7 @@ use super::memory::{block_bytes, Memory, Pages, D, GROUP};
 use super::{seconds, Copies, Size};
 use crate::device::{self, Buffer, Device, Listed, Op};
 use crate::rng::Rng;
-use pmkvq::capi::types::{OpAttn, OpMerge};
+use pmkvq::capi::types::{OpAttn, OpMerge, RowTransformC};
 use pmkvq::geometry::{params_bytes, BlockEntry, Width, BLOCK};
 
 /// More than the L2 holds, so that each layer comes from memory.
@@ -209,6 +209,8 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
             n_head: s.n_head as u32,
             head_dim_v: D as u32,
             n_chunk: n_chunk as u32,
+            n_head_kv: 1,
+            back: RowTransformC::NONE,
             dst: out.ptr().cast(),
         };
         // lists of what is seen are made once for all layers, where the backend would make any
