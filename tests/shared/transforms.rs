@@ -35,7 +35,7 @@ impl Rows {
         let n = self.hadamard.max(1);
         let one = |x: &[f64], i: usize| {
             let scale = 1.0 / (n as f64).sqrt();
-            let terms = (0..n).map(|j| if (i & j).count_ones() % 2 == 0 { x[j] } else { -x[j] });
+            let terms = (0..n).map(|j| if (i & j).count_ones().is_multiple_of(2) { x[j] } else { -x[j] });
             terms.fold((0.0, 0.0), |(sum, all), t| (sum + scale * t, all + scale * t.abs()))
         };
         x.chunks(n).flat_map(|x| (0..n).map(|i| one(x, i)).collect::<Vec<_>>()).collect()
