@@ -68,6 +68,18 @@ impl Isa {
         }
     }
 
+    /// What every kernel looks at first.
+    ///
+    /// # Errors
+    /// A level that the CPU lacks, a thread that is none of `nth`.
+    pub(super) fn check(self, ith: usize, nth: usize) -> Result<(), KernelError> {
+        match self.available() {
+            false => Err(KernelError::Isa),
+            true if ith >= nth => Err(KernelError::Thread),
+            true => Ok(()),
+        }
+    }
+
     /// The best that this CPU has.
     pub fn best() -> Isa {
         [Isa::Avx512, Isa::AvxVnni, Isa::Avx2, Isa::Neon].into_iter().find(|l| l.available()).unwrap_or(Isa::Scalar)

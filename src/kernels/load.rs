@@ -22,12 +22,7 @@ pub fn load_at(
     ith: usize,
     nth: usize,
 ) -> Result<(), KernelError> {
-    if !isa.available() {
-        return Err(KernelError::Isa);
-    }
-    if ith >= nth {
-        return Err(KernelError::Thread);
-    }
+    isa.check(ith, nth)?;
     let (d, n_head) = (side.head_dim(), side.n_head_kv());
     if out.len() != cells.len() * n_head * d {
         return Err(KernelError::Shape("the output is not a row for each cell and head"));

@@ -64,9 +64,7 @@ pub fn attention_merge(args: &MergeArgs, ith: usize, nth: usize) -> Result<(), K
 
 /// [`attention_merge`] with given instructions.
 pub fn attention_merge_at(isa: Isa, args: &MergeArgs, ith: usize, nth: usize) -> Result<(), KernelError> {
-    if !isa.available() {
-        return Err(KernelError::Isa);
-    }
+    isa.check(ith, nth)?;
     if isa == Isa::Reference {
         return super::reference::attention_merge(args, ith, nth);
     }

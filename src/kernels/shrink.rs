@@ -96,12 +96,7 @@ pub fn shrink_at(
     ith: usize,
     nth: usize,
 ) -> Result<(), KernelError> {
-    if !isa.available() {
-        return Err(KernelError::Isa);
-    }
-    if ith >= nth {
-        return Err(KernelError::Thread);
-    }
+    isa.check(ith, nth)?;
     if done.len() < ops.len() {
         return Err(KernelError::Shape("there are fewer counters than block operations"));
     }

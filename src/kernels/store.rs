@@ -83,9 +83,7 @@ pub fn store_at(
     ith: usize,
     nth: usize,
 ) -> Result<(), KernelError> {
-    if !isa.available() {
-        return Err(KernelError::Isa);
-    }
+    isa.check(ith, nth)?;
     if isa == Isa::Reference {
         return super::reference::store(side, rows, cells, ith, nth);
     }

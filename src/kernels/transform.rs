@@ -120,12 +120,7 @@ pub fn transform_at(
     ith: usize,
     nth: usize,
 ) -> Result<(), KernelError> {
-    if !isa.available() {
-        return Err(KernelError::Isa);
-    }
-    if ith >= nth {
-        return Err(KernelError::Thread);
-    }
+    isa.check(ith, nth)?;
     for p in parts {
         let (d, n_head) = (p.x.row_len(), p.x.n_head());
         p.of.check(n_head, n_head_kv, d)?;

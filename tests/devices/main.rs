@@ -6,21 +6,15 @@
 #[path = "../llama/common.rs"]
 #[allow(dead_code)]
 mod common;
+#[path = "../shared/log.rs"]
+mod log;
 #[path = "../shared/rng.rs"]
 mod rng;
 #[path = "../shared/temporary.rs"]
 mod temporary;
 
 use common::*;
-use pmkvq::ffi::{bindings, Cache, Context, Model};
-use std::ffi::{c_char, c_void, CStr};
-use std::sync::Mutex;
-
-static LOG: Mutex<String> = Mutex::new(String::new());
-
-unsafe extern "C" fn collect(_: bindings::ggml_log_level, text: *const c_char, _: *mut c_void) {
-    LOG.lock().unwrap().push_str(&CStr::from_ptr(text).to_string_lossy());
-}
+use pmkvq::ffi::{Cache, Context, Model};
 
 const N_CTX: u32 = 1024;
 
@@ -78,8 +72,7 @@ fn save_between_tokens(model: &Model, plan: &Temporary, tokens: &[i32], list: &s
 #[test]
 fn layers_on_several_devices() {
     let model = shipped();
-    // SAFETY: the callback is a function
-    unsafe { bindings::llama_log_set(Some(collect), std::ptr::null_mut()) };
+    log::collect();
     let tokens = text(&model, 80_000, 1000);
     let n = model.n_vocab();
     for width in ["16", "8", "4", "2"] {
@@ -126,6 +119,6 @@ fn layers_on_several_devices() {
         let held = ctx.describe().unwrap();
         assert!(held["bytes"]["total"].as_u64().unwrap() <= budget, "{list}: {held}");
     }
-    let log = LOG.lock().unwrap();
+    let log = log::collected();
     assert!(log.contains("CPU as device 2") && !log.contains("compute buffer has become larger"), "{log}");
 }

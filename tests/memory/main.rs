@@ -8,6 +8,8 @@ mod common;
 #[path = "../llama/gguf.rs"]
 #[allow(dead_code)]
 mod gguf;
+#[path = "../shared/log.rs"]
+mod log;
 #[path = "../shared/rng.rs"]
 mod rng;
 #[path = "../shared/temporary.rs"]
@@ -15,15 +17,7 @@ mod temporary;
 
 use common::*;
 use gguf::{llama, Heads};
-use pmkvq::ffi::{bindings, Cache, Context, ContextSizes, Model};
-use std::ffi::{c_char, c_void, CStr};
-use std::sync::Mutex;
-
-static LOG: Mutex<String> = Mutex::new(String::new());
-
-unsafe extern "C" fn collect(_: bindings::ggml_log_level, text: *const c_char, _: *mut c_void) {
-    LOG.lock().unwrap().push_str(&CStr::from_ptr(text).to_string_lossy());
-}
+use pmkvq::ffi::{Cache, Context, ContextSizes, Model};
 
 /// Memory of this process that is in use, bytes.
 fn resident() -> u64 {
@@ -48,22 +42,21 @@ fn printed_bytes_are_allocated_bytes() {
     // 12 KiB a token at 16 bits: what llama.cpp keeps for a cell besides (some 60 bytes) is little beside it
     let path = llama(Heads { n_head: 8, n_head_kv: 8, head_dim: 128 });
     let model = Model::load(&path.0).unwrap();
-    // SAFETY: the callback is a function
-    unsafe { bindings::llama_log_set(Some(collect), std::ptr::null_mut()) };
+    log::collect();
     let n_ctx = 65536;
     for args in [["--uniform", "8"].as_slice(), &["--uniform", "4"], &["--uniform", "2", "--budget", "300M"]] {
         let plan = plan(&path.0, n_ctx, args);
         let budget = pmkvq::plan::Plan::load(&plan.0).unwrap().budget_bytes;
-        LOG.lock().unwrap().clear();
+        log::collected().clear();
         let before = resident();
         let sizes = ContextSizes { n_ctx, n_batch: 8, n_ubatch: 8, n_seq_max: 1, threads: 1 };
         let mut ctx = Context::new(&model, &Cache::Plan(plan.0.clone()), &sizes).unwrap();
-        let reserved = LOG.lock().unwrap().matches("reserving ...").count();
+        let reserved = log::collected().matches("reserving ...").count();
         for i in 0..40 {
             ctx.decode(&[1, 2, 3, 4, 5, 6, 7, 8], 8 * i, 0).unwrap();
         }
         let grown = (resident() - before) as f64;
-        let log = LOG.lock().unwrap().clone();
+        let log = log::collected().clone();
         let held = ctx.describe().unwrap();
         let bytes = |name: &str| held["bytes"][name].as_f64().unwrap();
         println!(
