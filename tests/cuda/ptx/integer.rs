@@ -80,14 +80,16 @@ fn h(x: u32) -> i16 {
 
 /// Instructions of 16 bits.
 pub fn short(op: &Op) -> Option<Run> {
-    if !op.only(&["lo", "wide"]) {
+    if !op.only(&["lo", "hi", "wide"]) {
         return None;
     }
     Some(match (op.name, op.ty) {
         ("add", _) => run!(map2, |a, b| a.wrapping_add(b) & 0xffff),
         ("sub", _) => run!(map2, |a, b| a.wrapping_sub(b) & 0xffff),
         ("mul", _) if op.has("lo") => run!(map2, |a, b| a.wrapping_mul(b) & 0xffff),
-        ("mul", "u16") if op.has("wide") => run!(map2, |a, b| a.wrapping_mul(b)),
+        // numbers in the text may be negative
+        ("mul", "u16") if op.has("wide") => run!(map2, |a, b| (a & 0xffff) * (b & 0xffff)),
+        ("mul", "u16") if op.has("hi") => run!(map2, |a, b| ((a & 0xffff) * (b & 0xffff)) >> 16),
         ("mul", "s16") if op.has("wide") => run!(map2, |a, b| (h(a) as i32 * h(b) as i32) as u32),
         ("mad", _) if op.has("lo") => run!(map3, |a, b, c| a.wrapping_mul(b).wrapping_add(c) & 0xffff),
         ("div", "u16") => run!(map2, |a, b| a.checked_div(b).unwrap_or(0xffff)),

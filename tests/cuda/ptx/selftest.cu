@@ -294,6 +294,16 @@ static __global__ void halves_kernel(float * f, uint16_t * h) {
     h[i] = pmkvq_f2h(f[i]*1.0001f);
 }
 
+// products with a number of the text, which nvcc writes with a sign
+static __global__ void products_kernel(uint32_t * x) {
+    const uint16_t a = (uint16_t) (blockIdx.x*256 + threadIdx.x);
+    uint16_t hi;
+    uint32_t wide;
+    asm("mul.hi.u16 %0, %1, -21845;" : "=h"(hi) : "h"(a));
+    asm("mul.wide.u16 %0, %1, -21845;" : "=r"(wide) : "h"(a));
+    x[a] = wide >> 16 == hi ? wide : 1;
+}
+
 static __global__ void lanes_kernel(int * x) {
     const uint32_t lane = threadIdx.x;
     const float    up   = pmkvq_shfl((float) lane, (int) (lane + 1) % 32);
@@ -363,6 +373,15 @@ static void test_lanes() {
     neighbours_kernel<true><<<1, 32>>>(x.p, 1000);
     expect(all(1000), "lanes that read what others wrote before a syncwarp");
     expect_error(cudaErrorLaunchFailure, "a race", "a missing syncwarp", [&] { neighbours_kernel<false><<<1, 32>>>(x.p, 1000); });
+
+    Array<uint32_t> products(65536);
+    products_kernel<<<256, 256>>>(products.p);
+    ok = runs();
+    const std::vector<uint32_t> wide = products.get();
+    for (uint32_t i = 0; i < 65536; ++i) {
+        ok &= wide[i] == i*43691u;
+    }
+    expect(ok, "products of 16 bits");
 
     Array<float>    f(65536);
     Array<uint16_t> h(65536);
