@@ -10,6 +10,8 @@ mod cuda;
 mod link;
 #[path = "build/tools.rs"]
 mod tools;
+#[path = "build/values.rs"]
+mod values;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -2,6 +2,7 @@
 
 use super::config::Config;
 use super::cuda;
+use super::values::Values;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +56,7 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
     if config.cuda {
         link_cuda(build)?;
     }
+    link_vulkan(build)?;
     for lib in ["stdc++", "gomp", "m", "pthread", "dl"] {
         println!("cargo:rustc-link-arg=-l{lib}");
     }
@@ -77,6 +79,15 @@ fn link_cuda(build: &Path) -> Result<(), String> {
     println!("cargo:rustc-link-arg=-Wl,--pop-state");
     for folder in folders {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", folder.display());
+    }
+    Ok(())
+}
+
+/// The loader, where ggml was built with GGML_VULKAN.
+fn link_vulkan(build: &Path) -> Result<(), String> {
+    let cache = Values::of_build(build)?;
+    if cache.on("GGML_VULKAN") {
+        println!("cargo:rustc-link-arg={}", cache.get("Vulkan_LIBRARY"));
     }
     Ok(())
 }

@@ -6,17 +6,28 @@ use std::process::Command;
 
 const CMAKE: &str = "cmake==3.31.6";
 const NINJA: &str = "ninja==1.11.1.4";
+/// Lines of a failed program's output.
+const SHOWN: usize = 40;
 
-/// Runs a command; an error is a message with the end of what it printed.
+/// What ninja's output says of the first failure, or the end of another program's. Steps that ran beside the one that failed
+/// print their warnings behind it.
+fn telling(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let failed = lines.iter().position(|l| l.starts_with("FAILED:"));
+    let from = failed.unwrap_or(lines.len().saturating_sub(SHOWN));
+    let (first, rest) = lines[from..].split_at(SHOWN.min(lines.len() - from));
+    let errors = rest.iter().filter(|l| l.contains("error:")).take(SHOWN);
+    first.iter().chain(errors).copied().collect::<Vec<_>>().join("\n")
+}
+
+/// Runs a command; an error is a message with what it printed.
 pub fn run(command: &mut Command, what: &str) -> Result<String, String> {
     let output = command.output().map_err(|e| format!("{what}: can't run {:?}: {e}", command.get_program()))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    let tail: Vec<&str> = text.lines().rev().take(40).collect();
-    Err(format!("{what} failed:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n")))
+    Err(format!("{what} failed:\n{}", telling(&String::from_utf8_lossy(&text))))
 }
 
 fn works(program: &Path) -> bool {

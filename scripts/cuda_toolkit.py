@@ -33,9 +33,9 @@ OLDEST = (12, 4)
 WHEELS = ["nvidia-cuda-nvcc==13.0.88", "nvidia-cuda-crt==13.0.88", "nvidia-nvvm==13.0.88", "nvidia-cuda-runtime==13.0.96",
           "nvidia-cuda-cccl==13.0.85", "nvidia-cublas==13.0.2.14"]
 USUAL = Path("/usr/local/cuda")
-# where Linux distributions put libraries and headers of their own toolkits
-SYSTEM_LIB = [Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib/aarch64-linux-gnu"), Path("/usr/lib64")]
-SYSTEM_INCLUDE = Path("/usr/include")
+# where Linux distributions put libraries and headers of their own toolkits. Debian's nvcc is a script in bin, without a toolkit around it
+SYSTEM = Path("/usr")
+SYSTEM_LIB = ["lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64"]
 HINT = ("install CUDA 12.4 or newer and name its folder in PMKVQ_CUDA_HOME, or set PMKVQ_CUDA_HOME=wheels, and one is fetched "
         "with pip into the cache")
 
@@ -95,8 +95,9 @@ def describe(nvcc, origin):
         raise Error(f"{origin}: CUDA {text} ({nvcc}) is older than {OLDEST[0]}.{OLDEST[1]}: {HINT}")
     root = toolkit_root(nvcc)
     targets = sorted(root.glob("targets/*-linux"))
-    system = SYSTEM_LIB if root.is_relative_to("/usr") else []
-    include = first_with([root / "include", *(t / "include" for t in targets), *([SYSTEM_INCLUDE] if system else [])],
+    system_lib = [SYSTEM / name for name in SYSTEM_LIB]
+    system = system_lib if root.is_relative_to(SYSTEM) else []
+    include = first_with([root / "include", *(t / "include" for t in targets), *([SYSTEM / "include"] if system else [])],
                          "cuda_runtime.h", "cublas_v2.h")
     folders = [root / "lib64", root / "lib", *(t / "lib" for t in targets), *system]
     lib = first_with(folders, "libcudart.so*", "libcublas.so*", "libcublasLt.so*")
@@ -107,8 +108,8 @@ def describe(nvcc, origin):
         # wheels have neither the names that a linker looks for nor the folder lib64
         return describe(linkable(root, include, lib, text) / "bin/nvcc", origin)
     stub = next((s for s in (lib / "stubs", *system) if (s / "libcuda.so").exists()), "")
-    nccl = any((i / "nccl.h").exists() for i in (include, SYSTEM_INCLUDE)) and any(
-        (f / "libnccl.so").exists() for f in (lib, *SYSTEM_LIB))
+    nccl = any((i / "nccl.h").exists() for i in (include, SYSTEM / "include")) and any(
+        (f / "libnccl.so").exists() for f in (lib, *system_lib))
     return Toolkit(nvcc, root, number, include, lib, str(stub), nccl, origin)
 
 
@@ -163,7 +164,9 @@ def named():
         else:
             nvcc = Path(value).absolute() / "bin/nvcc"
         if not nvcc.is_file():
-            raise Error(f"{name}={value}: there is no {nvcc}; {HINT}")
+            other = shutil.which("nvcc")
+            instead = f"without {name} it would be {other}; or " if other else ""
+            raise Error(f"{name}={value}: there is no {nvcc}; {instead}{HINT}")
         return nvcc, f"{name}={value}"
     return None
 

@@ -177,6 +177,36 @@ class Layout(Case):
         self.assertFalse(kit.nvcc.is_symlink())
         self.assertEqual(sorted(root.rglob("*")), before)
 
+    def debian(self):
+        """The package nvidia-cuda-toolkit as Debian and Ubuntu have it: bin/nvcc is a script, the other says nothing of a toolkit."""
+        usr = self.folder / "usr"
+        own = program(usr / "lib/nvidia-cuda-toolkit/bin/nvcc", NVCC.format(short="12.4", version="12.4.131", top="").replace("TOP=", "X="))
+        program(usr / "bin/nvcc", f'#!/bin/sh\nexec {own} "$@"\n')
+        libraries = usr / "lib/x86_64-linux-gnu"
+        for path in [*(usr / "include" / h for h in ("cuda_runtime.h", "cublas_v2.h")), *(libraries / n for n in LIBRARIES),
+                     libraries / "stubs/libcuda.so", usr / "lib/cuda/include/cuda.h"]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return usr
+
+    def test_debian_has_its_toolkit_all_over_usr(self):
+        usr = self.debian()
+        (self.folder / "path").mkdir()
+        (self.folder / "path/nvcc").symlink_to(usr / "bin/nvcc")
+        where = {}
+        with mock.patch.object(cuda_toolkit, "SYSTEM", usr):
+            where["PATH"] = cuda_toolkit.find()
+            for name, value in [("CUDACXX", usr / "lib/nvidia-cuda-toolkit/bin/nvcc"), ("CUDA_PATH", usr)]:
+                with mock.patch.dict(os.environ, {name: str(value)}):
+                    where[name] = cuda_toolkit.find()
+            # the folder that Debian has for CUDA_HOME holds cuda.h alone
+            with mock.patch.dict(os.environ, {"CUDA_HOME": str(usr / "lib/cuda")}):
+                self.refused("there is no", usr / "lib/cuda/bin/nvcc", f"without CUDA_HOME it would be {self.folder / 'path/nvcc'}")
+        for name, kit in where.items():
+            libraries = usr / "lib/x86_64-linux-gnu"
+            self.assertEqual((kit.version, kit.include, kit.lib, kit.stub), ((12, 4, 131), usr / "include", libraries, str(libraries / "stubs")), name)
+        self.assertEqual([kit.root for kit in where.values()], [usr, usr / "lib/nvidia-cuda-toolkit", usr])
+
     def test_stub_and_nccl(self):
         root = self.toolkit("usual")
         self.assertEqual((cuda_toolkit.find().stub, cuda_toolkit.find().nccl), ("", False))
