@@ -172,7 +172,10 @@ def main():
     known = subprocess.run([kit.nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
     archs = [a for a in args.arch if f"sm_{a}" in known]
     if archs != args.arch:
-        print(f"CUDA {number} does not know {', '.join(f'sm_{a}' for a in args.arch if a not in archs)}", file=sys.stderr)
+        lacking = f"CUDA {number} ({kit.nvcc}) does not know {', '.join(f'sm_{a}' for a in args.arch if a not in archs)}"
+        if args.write or not archs:
+            fail(f"{lacking}: PMKVQ_CUDA_HOME names a newer toolkit" + (", and --write is for all architectures" if args.write else ""))
+        print(f"{lacking}: left out", file=sys.stderr)
     kernels, folders = stage()
     files = [p for p in sorted(kernels.glob("*.cu")) if re.search(args.only, p.name)]
     if not files:
