@@ -52,6 +52,29 @@ pmkvq_placement pmkvq_pretended_placement(size_t i, size_t n) {
     return { nullptr, numbers.empty() ? 0 : numbers[i*numbers.size()/n] };
 }
 
+bool pmkvq_has_operations(ggml_backend_dev_t dev) {
+    ggml_init_params params = {
+        /*.mem_size   =*/ 8*ggml_tensor_overhead(),
+        /*.mem_buffer =*/ nullptr,
+        /*.no_alloc   =*/ true,
+    };
+
+    ggml_context_ptr ctx(ggml_init(params));
+    if (!ctx) {
+        return false;
+    }
+
+    ggml_tensor * merge = pmkvq_build_merge(ctx.get(), nullptr, ggml_new_tensor_4d(ctx.get(), GGML_TYPE_F32, 16 + 2, 1, 1, 1), nullptr, nullptr, {}, 1);
+    if (!ggml_backend_dev_supports_op(dev, merge)) {
+        return false;
+    }
+
+    // some backends (RPC) claim to run everything: what would they do with a node that makes no sense?
+    memset((char *) merge->op_params + PMKVQ_PARAMS_OFFSET, 0, sizeof(pmkvq_op_params));
+
+    return !ggml_backend_dev_supports_op(dev, merge);
+}
+
 bool pmkvq_device_runs(
                    const pmkvq_device & device,
                const pmkvq_layer_desc & layer,
@@ -66,7 +89,7 @@ bool pmkvq_device_runs(
     }
 
     ggml_init_params params = {
-        /*.mem_size   =*/ 64*ggml_tensor_overhead(),
+        /*.mem_size   =*/ 68*ggml_tensor_overhead(),
         /*.mem_buffer =*/ nullptr,
         /*.no_alloc   =*/ true,
     };
@@ -125,15 +148,7 @@ bool pmkvq_device_runs(
         pmkvq_build_shrink(ctx.get(), nullptr, pool_v, meta, ops, sides, cache),
     };
 
-    for (auto * node : nodes) {
-        if (!ggml_backend_dev_supports_op(device.at.dev, node)) {
-            return false;
-        }
-    }
-
-    // some backends (RPC) claim to run everything: what would they do with a node that makes no sense?
-    ggml_tensor * none = pmkvq_build_merge(ctx.get(), nullptr, attn, nullptr, nullptr, {}, layer.n_head_kv);
-    memset((char *) none->op_params + PMKVQ_PARAMS_OFFSET, 0, sizeof(pmkvq_op_params));
-
-    return !ggml_backend_dev_supports_op(device.at.dev, none);
+    return std::all_of(std::begin(nodes), std::end(nodes), [&](const ggml_tensor * node) {
+        return ggml_backend_dev_supports_op(device.at.dev, node);
+    });
 }

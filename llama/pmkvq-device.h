@@ -59,7 +59,10 @@ pmkvq_placement pmkvq_layer_placement(ggml_backend_dev_t dev);
 // for tests: layer i of n on the CPU, by PMKVQ_FORCE_DEVICE_PATH: a list of numbers, each for as many layers (0: the CPU itself)
 pmkvq_placement pmkvq_pretended_placement(size_t i, size_t n);
 
-// whether the device has all operations that the layer needs
+// whether the device has operations of the progressive cache at all
+bool pmkvq_has_operations(ggml_backend_dev_t dev);
+
+// and all that the layer needs
 bool pmkvq_device_runs(
                    const pmkvq_device & device,
                const pmkvq_layer_desc & layer,

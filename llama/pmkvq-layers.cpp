@@ -106,9 +106,24 @@ void pmkvq_store::create_cache() {
 }
 
 void pmkvq_store::place_layers() {
+    size_t n_moved = 0;
+    std::string names;
+
+    auto to_cpu = [&](size_t i) {
+        const std::string name = ggml_backend_dev_name(placements[i].dev);
+        if (names.find(name) == std::string::npos) {
+            names += (names.empty() ? "" : ", ") + name;
+        }
+        placements[i] = {};
+        n_moved++;
+    };
+
     for (size_t i = 0; i < placements.size(); ++i) {
         if (!placements[i].dev) {
             placements[i] = pmkvq_pretended_placement(i, placements.size());
+        } else if (!pmkvq_has_operations(placements[i].dev)) {
+            // before a budget is divided among devices, each with its own scratch
+            to_cpu(i);
         }
     }
 
@@ -116,8 +131,7 @@ void pmkvq_store::place_layers() {
 
     // whether a device has the operations for a layer depends on the groups, which the cache was asked for; a layer that
     // moves changes the pools, so that it is asked again
-    size_t n_moved = 0;
-    std::string names;
+    const size_t n_first = n_moved;
 
     for (size_t i = 0; i < layers.size(); ++i) {
         const auto & device = devices[layers[i].device];
@@ -127,18 +141,15 @@ void pmkvq_store::place_layers() {
             ok = ok && pmkvq_device_runs(device, layers[i], desc, pools, sides[2*i], sides[2*i + 1], rt->cache_meta_bytes(cache, layers[i].device), n_tokens);
         }
         if (!ok) {
-            if (names.find(device.name) == std::string::npos) {
-                names += (names.empty() ? "" : ", ") + device.name;
-            }
-            placements[i] = {};
-            n_moved++;
+            to_cpu(i);
         }
     }
 
+    if (n_moved > n_first) {
+        create_cache();
+    }
     if (n_moved > 0) {
         LLAMA_LOG_WARN("%s: the progressive KV cache and the attention of %zu of %zu layers run on the CPU: this build has no operations for them on %s\n",
                 __func__, n_moved, layers.size(), names.c_str());
-
-        create_cache();
     }
 }
