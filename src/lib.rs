@@ -4,6 +4,9 @@
 //! (PM-KVQ, arXiv 2505.18610). This crate holds the decisions and the CPU kernels; the glue that must sit inside
 //! llama.cpp is in `llama/`, its call sites in `patches/`.
 
+#[macro_use]
+mod say;
+
 pub mod bytes;
 pub mod capi;
 pub mod cli;

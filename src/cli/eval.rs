@@ -257,12 +257,12 @@ impl Progress {
         }
         self.last = Some(Instant::now());
         let left = done.seconds_left.map_or(String::new(), |s| format!(", {} left", duration(s)));
-        eprint!("\r{}: {:>3.0}%{left:<20}", self.name, 100.0 * done.share);
+        say!("\r{}: {:>3.0}%{left:<20}", self.name, 100.0 * done.share);
     }
 
     fn wipe(&self) {
         if self.terminal {
-            eprint!("\r{:width$}\r", "", width = self.name.len() + 28);
+            say!("\r{:width$}\r", "", width = self.name.len() + 28);
         }
     }
 }
@@ -327,7 +327,7 @@ fn write(args: &Args, report: &Report) -> Result<(), String> {
     if let Some(folder) = &args.output {
         save(&folder.join("report.json"), &json)?;
         save(&folder.join("report.html"), &html(report))?;
-        eprintln!("pmkvq: {}", folder.join("report.html").display());
+        sayln!("pmkvq: {}", folder.join("report.html").display());
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
             return match diff::run(&args) {
                 Ok(same) => ExitCode::from(u8::from(!same)),
                 Err(message) => {
-                    eprintln!("pmkvq: {message}");
+                    sayln!("pmkvq: {message}");
                     ExitCode::from(2)
                 }
             }
@@ -94,7 +94,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("pmkvq: {message}");
+            sayln!("pmkvq: {message}");
             ExitCode::FAILURE
         }
     }

@@ -257,7 +257,7 @@ pub fn make(model: &Shape, wanted: &Wanted, source: Source) -> Result<Plan, Stri
             let (solved, exact) = planner::widths_from_budgets(shape, wanted.n_ctx, wanted.group, mib, widths)
                 .map_err(|e| format!("--budgets: {e}"))?;
             if !exact {
-                eprintln!(
+                sayln!(
                     "pmkvq: not all budgets are those of a whole width at {} tokens; the widest that fits was taken. Check that \
                      --ctx is the context that they were made for",
                     wanted.n_ctx
@@ -350,7 +350,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         // said here, where the file has a name
         let values = named(path, |_| file.for_model(&model.shape))?;
         for note in values.notes() {
-            eprintln!("pmkvq: {}: {note}", path.display());
+            sayln!("pmkvq: {}: {note}", path.display());
         }
     }
     let mut wanted = Wanted {
@@ -365,7 +365,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         transforms: transforms(&args.transforms, &model)?,
     };
     if let Some(note) = file.as_ref().and_then(|f| other_cache(&f.values.method, &wanted)) {
-        eprintln!("pmkvq: {note}");
+        sayln!("pmkvq: {note}");
     }
     let file = match &args.calibrate {
         Some(text) => Some(calibrate(args, text, &model, &mut wanted)?),
@@ -391,7 +391,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         None => print(&text)?,
     }
     let layout = plan.layout();
-    eprintln!(
+    sayln!(
         "plan: {} for {} tokens ({} at 16 bits), {}",
         human(plan.budget_bytes),
         plan.n_ctx,
@@ -408,6 +408,6 @@ fn read_budgets(path: &Path) -> Result<Vec<f64>, String> {
 
 pub fn warn_ungrouped(plan: &Plan) {
     for (il, side) in plan.ungrouped() {
-        eprintln!("pmkvq: layer {il}, {side}: no group of values divides the head dimension, it stays at 16 bits");
+        sayln!("pmkvq: layer {il}, {side}: no group of values divides the head dimension, it stays at 16 bits");
     }
 }

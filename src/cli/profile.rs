@@ -184,13 +184,13 @@ impl Waiting for Say {
     fn passes(&mut self, done: usize, all: usize, left: Duration) {
         // a line that is overwritten for people, a line a minute for logs
         if self.terminal {
-            eprint!("\rpass {done} of {all}, {} left    ", time(left));
+            say!("\rpass {done} of {all}, {} left    ", time(left));
             if done == all {
-                eprintln!();
+                sayln!();
             }
         } else if self.last.elapsed() > Duration::from_secs(60) || done == all {
             self.last = Instant::now();
-            eprintln!("pass {done} of {all}, {} since the start, {} left", time(self.started.elapsed()), time(left));
+            sayln!("pass {done} of {all}, {} since the start, {} left", time(self.started.elapsed()), time(left));
         }
     }
 }
@@ -251,14 +251,14 @@ pub fn run(args: &Args) -> Result<(), String> {
         let file = TransformsFile { source: source.clone(), method, layers };
         let text = file.to_json(&shape.shape);
         write_beside(path, text.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?;
-        eprintln!("transforms: {}", path.display());
+        sayln!("transforms: {}", path.display());
         settings.transforms = Some(file.layers);
     }
     let Some(output) = &args.output else { return Ok(()) };
     let identity = profile::identity(&args.model, &shape.shape, &tokens, &settings);
     let mut leftover = Leftover::open(output, &identity, args.restart)?;
     if !leftover.is_empty() {
-        eprintln!("going on with {} passes of an interrupted run", leftover.len());
+        sayln!("going on with {} passes of an interrupted run", leftover.len());
     }
     let result = profile::profile(&model, &shape.shape, &tokens, &settings, &mut leftover, &mut Say::new())?;
     let json = result.to_json(args.measure, &source, &describe(&settings))?;

@@ -25,7 +25,7 @@ impl<F: FnMut(&Interval) -> Result<(), String>> Progress<F> {
     }
 
     fn wipe(&self) {
-        eprint!("\r{:width$}\r", "", width = self.name.len() + 8);
+        say!("\r{:width$}\r", "", width = self.name.len() + 8);
     }
 }
 
@@ -33,7 +33,7 @@ impl<F: FnMut(&Interval) -> Result<(), String>> Watch for Progress<F> {
     fn progress(&mut self, done: usize) {
         if self.terminal && (done - self.last >= self.total / 50 || done == self.total) {
             self.last = done;
-            eprint!("\r{}: {:>3}%", self.name, 100 * done / self.total);
+            say!("\r{}: {:>3}%", self.name, 100 * done / self.total);
         }
     }
 

@@ -247,7 +247,7 @@ fn measure(model: &Model, plans: &[(String, Plan)], tokens: &[i32], threads: u32
     for (i, step) in tokens.chunks(STEP).enumerate() {
         let at = i * STEP;
         if waits {
-            eprint!("\rverify: {:>3}%", 100 * at / tokens.len());
+            say!("\rverify: {:>3}%", 100 * at / tokens.len());
         }
         for (context, (name, _)) in contexts.iter_mut().zip(plans) {
             context.decode(step, at as i32, 0).map_err(|e| format!("{name}: at token {at}: {e}"))?;
@@ -266,7 +266,7 @@ fn measure(model: &Model, plans: &[(String, Plan)], tokens: &[i32], threads: u32
         }
     }
     if waits {
-        eprint!("\r{:14}\r", "");
+        say!("\r{:14}\r", "");
     }
     Ok(measured)
 }
@@ -279,14 +279,10 @@ fn report(
     predicted: Option<(Foretold, f64)>,
     verdict: Option<&(Width, Verdict)>,
 ) {
-    eprintln!(
-        "verify: {}, {} tokens in steps of {STEP}, against 16 bits; nats per token",
-        text.display(),
-        tokens.len()
-    );
-    eprintln!("{:<32} {:>12} {:>10} {:>12} {:>10} {:>11}", "", "KL", "error", "loss rise", "error", "budget");
+    sayln!("verify: {}, {} tokens in steps of {STEP}, against 16 bits; nats per token", text.display(), tokens.len());
+    sayln!("{:<32} {:>12} {:>10} {:>12} {:>10} {:>11}", "", "KL", "error", "loss rise", "error", "budget");
     for m in measured {
-        eprintln!(
+        sayln!(
             "{:<32} {:>12.6} {:>10.6} {:>12.6} {:>10.6} {:>11}",
             m.name,
             m.mean_kl(),
@@ -302,14 +298,14 @@ fn report(
             let found = if kind == Foretold::Kl { fixed.mean_kl() } else { mean(&fixed.loss) };
             let what = if kind == Foretold::Kl { "KL" } else { "loss rise" };
             let times = if sum > 0.0 { format!("{:.2} times that", found / sum) } else { "not that".to_string() };
-            eprintln!("predicted: {what} {sum:.6}, the sum of the sensitivities; measured at the final widths: {found:.6}, {times}");
+            sayln!("predicted: {what} {sum:.6}, the sum of the sensitivities; measured at the final widths: {found:.6}, {times}");
         }
-        None => eprintln!(
-            "predicted: nothing, the plan's numbers are no divergence or loss but compare only with each other"
-        ),
+        None => {
+            sayln!("predicted: nothing, the plan's numbers are no divergence or loss but compare only with each other")
+        }
     }
     match verdict {
-        Some((width, v)) => eprintln!(
+        Some((width, v)) => sayln!(
             "against uniform {width}: KL {:+.6} at the final widths, standard error {:.6}: {}",
             v.above,
             v.error,
@@ -319,10 +315,10 @@ fn report(
                 _ => "no difference beyond noise",
             }
         ),
-        None => eprintln!("no uniform plan needs as little memory, so there is none to compare with"),
+        None => sayln!("no uniform plan needs as little memory, so there is none to compare with"),
     }
     if tokens.len() < plan.n_ctx as usize {
-        eprintln!(
+        sayln!(
             "the plan is for {} tokens and the text ends before, so a running cache has shrunk less than it will",
             plan.n_ctx
         );

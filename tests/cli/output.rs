@@ -72,6 +72,23 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     }
 }
 
+/// What was made is worth more than what is said about it.
+#[cfg(unix)]
+#[test]
+fn nobody_reads_standard_error() {
+    let tool = Tool::new("stderr");
+    // a plan says what it is, and remarks on zeros
+    tool.file("zeros.json", &tool.read("s.json").replace("[0, 1, 4, 16]", "[0, 0, 4, 16]"));
+    let zeros = "plan --shape shape.json --ctx 4096 --sensitivity zeros.json --budget 8M";
+    for (args, code) in [(MAKE, 0), (zeros, 0), ("show none.json", 1), ("diff none.json none.json", 2)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran = tool.command(args).stderr(writer).output().unwrap();
+        assert_eq!(ran.status.code(), Some(code), "{args}");
+        assert_eq!(ran.stdout.is_empty(), code > 0, "{args}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_a_failure() {

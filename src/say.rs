@@ -1,0 +1,18 @@
+//! Standard error. `eprint!` panics if nobody reads it any more (`2>&1 | head`) or a disk is full, and with it ends what may
+//! have run for hours; these say it to nobody.
+
+/// As `eprint!`.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        use std::io::Write;
+        let _ = write!(std::io::stderr(), $($arg)*);
+    }};
+}
+
+/// As `eprintln!`.
+macro_rules! sayln {
+    ($($arg:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($arg)*);
+    }};
+}
