@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
@@ -26,15 +26,24 @@ impl Leftover {
     /// Opens or begins the leftovers of a run. With `restart`, what is there is thrown away.
     ///
     /// # Errors
-    /// Leftovers of another run, or a file that is none; what is there stays.
+    /// Leftovers of another run, of one that is not at its end, or a file that is none; what is there stays.
     pub fn open(output: &Path, identity: &Value, restart: bool) -> Result<Leftover, String> {
         let path = Leftover::path_for(output);
         let at = |e: std::io::Error| format!("{}: {e}", path.display());
         let head = json!({ "pmkvq_profile": 1, "run": identity });
         let mut known = HashMap::new();
         let mut whole = 0;
-        if path.exists() && !restart {
-            let mut lines = BufReader::new(File::open(&path).map_err(at)?);
+        let mut file =
+            OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(at)?;
+        // two runs would cut off each other's lines; a file system without locks is no reason to measure nothing
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(format!(
+                "{}: another run is writing it, for the same output; wait for its end, or name another output (-o)",
+                path.display()
+            ));
+        }
+        if !restart {
+            let mut lines = BufReader::new(&file);
             let mut line = String::new();
             let mut first = true;
             while lines.read_line(&mut line).map_err(at)? > 0 {
@@ -65,7 +74,6 @@ impl Leftover {
                 line.clear();
             }
         }
-        let mut file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(at)?;
         file.set_len(whole).map_err(at)?;
         std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).map_err(at)?;
         if whole == 0 {

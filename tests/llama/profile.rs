@@ -98,6 +98,11 @@ fn an_interrupted_run_goes_on() {
         assert!(Instant::now() < until && child.try_wait().unwrap().is_none(), "no passes were kept");
         std::thread::sleep(Duration::from_millis(20));
     }
+    // two at once would cut off each other's lines
+    for args in [&["--widths", "2"][..], &["--widths", "2", "--restart"]] {
+        let said = message(&command(&cut.0, args).output().unwrap());
+        assert!(said.contains("another run is writing it"), "{said}");
+    }
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!cut.0.exists(), "half a result");
