@@ -38,8 +38,9 @@ void pmkvq_probe::finish(const llama_model & model, const std::vector<pmkvq_laye
     throw std::runtime_error("the layers are known");
 }
 
-// keeps the last error, so that it can be given to the caller in place of the whole log
+// keeps the first and the last error, so that one can be given to the caller in place of the whole log
 struct pmkvq_log_capture {
+    std::string first;
     std::string error;
 
     ggml_log_callback prev;
@@ -49,7 +50,11 @@ struct pmkvq_log_capture {
         llama_log_get(&prev, &prev_data);
         llama_log_set([](ggml_log_level level, const char * text, void * user_data) {
             if (level == GGML_LOG_LEVEL_ERROR) {
-                ((pmkvq_log_capture *) user_data)->error = text;
+                auto * log = (pmkvq_log_capture *) user_data;
+                log->error = text;
+                if (log->first.empty()) {
+                    log->first = text;
+                }
             }
         }, this);
     }
@@ -69,7 +74,8 @@ int pmkvq_describe_model(const char * path, pmkvq_describe_callback callback, vo
 
     llama_model * model = llama_model_load_from_file(path, mparams);
     if (!model) {
-        snprintf(err, n_err, "%s: not a model that llama.cpp can load: %s", path, log.error.c_str());
+        // the first error is the reason, those after it say only that there was one
+        snprintf(err, n_err, "%s: not a model that llama.cpp can load: %s", path, log.first.c_str());
         return -1;
     }
 

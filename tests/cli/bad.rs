@@ -252,12 +252,19 @@ fn a_width_that_was_not_measured() {
 fn a_model_that_is_not_there() {
     let tool = Tool::new("bad-model");
     tool.file("text.gguf", "not a model");
-    for name in ["none.gguf", "text.gguf"] {
+    tool.file("empty.gguf", "");
+    for (name, reason) in [
+        ("none.gguf", "No such file"),
+        ("text.gguf", "invalid magic characters: 'not '"),
+        ("empty.gguf", "failed to read magic"),
+    ] {
         let ran = tool.run(&format!("plan --model {name} --ctx 4096 --uniform 4"));
         assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{}", ran.err);
         assert!(ran.err.contains(name), "{}", ran.err);
         if !cfg!(feature = "llama") {
             assert!(ran.err.contains("this build has no llama.cpp to read models with: use --shape"), "{}", ran.err);
+        } else {
+            assert!(ran.err.contains(reason), "{}", ran.err);
         }
     }
 }

@@ -249,3 +249,20 @@ fn speculative_decoding_rolls_back() {
     let (a, b) = (with_draft["content"].as_str().unwrap(), alone["content"].as_str().unwrap());
     assert!(a.starts_with("4711") && b.starts_with("4711"), "{a:?} {b:?}");
 }
+
+/// Upstream's server ends when it can't wake up; here it says why.
+#[test]
+fn a_plan_that_is_gone_when_the_server_wakes_up_is_named() {
+    let plan = plan(1024, &["--uniform", "4"]);
+    let mut server = Server::start(&["-c", "1024", "--pmkvq-plan", plan.text(), "--sleep-idle-seconds", "1"]);
+    let until = Instant::now() + Duration::from_secs(60);
+    while !server.log().contains("entering sleeping state") {
+        assert!(Instant::now() < until, "the server does not sleep: {}", server.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::fs::remove_file(&plan.0).unwrap();
+    server.request("POST", "/completion", r#"{ "prompt": "a", "n_predict": 1 }"#);
+    server.child.wait().unwrap();
+    let said = server.log();
+    assert!(said.contains(&format!("{}: No such file", plan.text())), "{said}");
+}
