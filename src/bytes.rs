@@ -148,6 +148,8 @@ pub fn page_row_bytes(n_head_kv: u32, head_dim: u32) -> u64 {
 /// What a cache consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
+    pub n_ctx: u32,
+    pub n_seq_max: u32,
     pub n_blocks: u32,
     pub pools: Vec<PoolShape>,
     /// Side `2 * layer + side`.
@@ -196,6 +198,8 @@ impl Layout {
         let sum = |f: fn(&SideLayout) -> u64| sides.iter().map(f).fold(0u64, u64::saturating_add);
         let (table_bytes, params_bytes) = (sum(|s| s.table_bytes), sum(|s| s.params_bytes));
         Layout {
+            n_ctx: params.n_ctx,
+            n_seq_max: params.n_seq_max,
             n_blocks: params.n_blocks(),
             pools,
             table_bytes,
@@ -287,18 +291,27 @@ impl Layout {
         self.budget_of(|s| s.full_pages)
     }
 
+    /// Whether a budget holds a full context.
+    ///
+    /// # Errors
+    /// [`BudgetError`] with the least possible budget.
+    pub fn check(&self, budget: u64) -> Result<(), BudgetError> {
+        let least = self.least_budget();
+        if budget < least {
+            return Err(BudgetError { budget, least, n_ctx: self.n_ctx, n_seq_max: self.n_seq_max });
+        }
+        Ok(())
+    }
+
     /// Divides a budget among the pools. Each pool gets its least; what is left raises all of them towards comfortable,
     /// then towards full, in proportion to what each lacks; nothing is left unused that a page could be made of.
     ///
     /// # Errors
     /// [`BudgetError`] with the least possible budget.
     pub fn pool_pages(&self, budget: u64) -> Result<Vec<u32>, BudgetError> {
-        let least = self.least_budget();
-        if budget < least {
-            return Err(BudgetError { budget, least });
-        }
+        self.check(budget)?;
         let mut pages = self.pages_by_pool(|s| s.least_pages);
-        let mut left = budget - least;
+        let mut left = budget - self.least_budget();
         for goal in [self.pages_by_pool(|s| s.comfortable_pages), self.pages_by_pool(|s| s.full_pages)] {
             left -= raise(&mut pages, &goal, &self.pools, left);
         }
@@ -392,21 +405,26 @@ impl Breakdown {
     }
 }
 
-/// A budget below the least possible. All figures in bytes.
+/// A budget below the least possible, both in bytes. Programs choose tokens and sequences beside what is asked of them: the
+/// context of `llama-perplexity` is four times its `-c` unless `-b` says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetError {
     pub budget: u64,
     pub least: u64,
+    pub n_ctx: u32,
+    pub n_seq_max: u32,
 }
 
 impl fmt::Display for BudgetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "a budget of {} ({} bytes) is below the least possible for this model, context and widths, {} ({} bytes); \
-             raise the budget, shorten the context or allow narrower widths",
+            "a budget of {} ({} bytes) is below the least possible for this model, {} tokens, {} sequence(s) and these \
+             widths, {} ({} bytes); raise the budget, shorten the context or allow narrower widths",
             human(self.budget),
             self.budget,
+            self.n_ctx,
+            self.n_seq_max,
             human(self.least),
             self.least
         )

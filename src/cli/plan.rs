@@ -228,9 +228,7 @@ fn fixed_budget(model: &Shape, params: &LayoutParams, finals: &[Width], asked: O
     if budget > LARGEST {
         return Err(format!("{} would be needed, which no machine has; shorten the context (--ctx)", human(budget)));
     }
-    if budget < layout.least_budget() {
-        return Err(bytes::BudgetError { budget, least: layout.least_budget() }.to_string());
-    }
+    layout.check(budget).map_err(|e| e.to_string())?;
     Ok(budget)
 }
 

@@ -1,17 +1,12 @@
 //! Whether a plan fits: its own budget, and a model.
 
 use super::{Plan, PlanError};
-use crate::bytes::BudgetError;
 use crate::shape::ModelShape;
 
 impl Plan {
     /// Whether the plan's budget holds a full context at the plan's widths.
     pub(super) fn check_budget(&self) -> Result<(), PlanError> {
-        let least = self.layout().least_budget();
-        if self.budget_bytes < least {
-            return Err(PlanError::Budget(BudgetError { budget: self.budget_bytes, least }));
-        }
-        Ok(())
+        self.layout().check(self.budget_bytes).map_err(PlanError::Budget)
     }
 
     /// Whether the plan was made for a model with this cache: architecture, layers, KV heads, head dimensions. The name

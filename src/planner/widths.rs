@@ -168,10 +168,8 @@ pub fn solve_widths(
             Err(PlannerError::Value { il: sensitivities.layers[at].il })
         }
         Err(SolveError::Budget { .. }) => {
-            let least = Layout::new(shape, &vec![narrowest; 2 * shape.layers.len()], params).least_budget();
-            if budget < least {
-                return Err(PlannerError::Budget(BudgetError { budget, least }));
-            }
+            let layout = Layout::new(shape, &vec![narrowest; 2 * shape.layers.len()], params);
+            layout.check(budget).map_err(PlannerError::Budget)?;
             let last = vec![widths.len() - 1; items.len()];
             let objective = items.iter().map(|item| item[widths.len() - 1].cost).sum();
             Ok(pick(&last, objective, Status::Narrowest, 0.0))

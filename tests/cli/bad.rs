@@ -222,7 +222,8 @@ fn budgets_below_the_least_possible() {
         let ran = tool.run(&format!("plan --shape shape.json --ctx 8192 --budget 1K {flags}"));
         assert_eq!(ran.code, 1);
         let start =
-            "pmkvq: a budget of 1.00 KiB (1024 bytes) is below the least possible for this model, context and widths, ";
+            "pmkvq: a budget of 1.00 KiB (1024 bytes) is below the least possible for this model, 8192 tokens, \
+                     1 sequence(s) and these widths, ";
         let rest = ran.err.strip_prefix(start).unwrap_or_else(|| panic!("{}", ran.err)).to_string();
         assert!(rest.ends_with("raise the budget, shorten the context or allow narrower widths\n"), "{rest}");
         rest.split_once('(').unwrap().1.split_once(' ').unwrap().0.parse::<u64>().unwrap()

@@ -110,6 +110,15 @@ fn budgets_and_rules() {
     }
 }
 
+/// A program's context need not be what `-c` says: the message names it.
+#[test]
+fn a_budget_for_less_than_a_program_takes() {
+    let plan = plan(512, &["--uniform", "4"]);
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/model/heldout.txt");
+    let args = ["-f", text, "-c", "512", "--pmkvq-plan", plan.text()];
+    refuses("llama-perplexity", &args, &["least possible", "2048 tokens, 4 sequence(s)"]);
+}
+
 #[test]
 fn options_that_contradict_a_plan() {
     let plan = plan(1024, &["--uniform", "4"]);
