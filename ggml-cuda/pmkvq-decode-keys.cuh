@@ -26,13 +26,12 @@ template <int W, bool SHARED = false>
 static __device__ __forceinline__ void pmkvq_k_load(uint32_t (&buf)[8], const uint8_t * data, int n, int D, int lane) {
     const int t = lane%4;
     if constexpr (W == 16) {
-        // n = (s, quad of cells, half)
+        // n = (s, quad of cells, half); beyond D: the cell's first dimensions serve, the queries are zero there. Other cells' may be NaN
         const int d = 64*(n/8) + 16*t + 8*(n%2);
-        const uint8_t * p = data + 4*(n%8/2)*(2*D) + 2*d;
+        const uint8_t * p = data + 4*(n%8/2)*(2*D) + 2*(d < D ? d : 0);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            // beyond D lie other cells, which may hold NaN
-            const uint4 y = d < D ? pmkvq_load16<SHARED>(p + i*(2*D)) : make_uint4(0, 0, 0, 0);
+            const uint4 y = pmkvq_load16<SHARED>(p + i*(2*D));
             buf[4*i + 0] = y.x;
             buf[4*i + 1] = y.y;
             buf[4*i + 2] = y.z;
@@ -52,12 +51,16 @@ static __device__ __forceinline__ void pmkvq_k_load(uint32_t (&buf)[8], const ui
     }
 }
 
-// the first R steps
+// the first R steps from span s on, each where its number has its place
 template <int W, int NS, int R, bool SHARED = false>
-static __device__ __forceinline__ void pmkvq_k_first(uint32_t (&buf)[R][8], const uint8_t * data, int D, int lane) {
+static __device__ __forceinline__ void pmkvq_k_first(uint32_t (&buf)[R][8], const uint8_t * data, int D, int lane, int s = 0) {
+    constexpr int per = pmkvq_k_steps<W>(1);
 #pragma unroll
-    for (int n = 0; n < R && n < pmkvq_k_steps<W>(NS); ++n) {
-        pmkvq_k_load<W, SHARED>(buf[n], data, n, D, lane);
+    for (int i = 0; i < R; ++i) {
+        const int n = (s*per + R - 1 - i)/R*R + i;
+        if (n < pmkvq_k_steps<W>(NS)) {
+            pmkvq_k_load<W, SHARED>(buf[i], data, n, D, lane);
+        }
     }
 }
 
@@ -84,7 +87,17 @@ static __device__ __forceinline__ void pmkvq_k_pair(
     }
 }
 
-// all products of an item's codes with the dimensions d0 .. d1 of a group; the first steps are in buf already
+// More spans than two are a loop, over those that there are: in one piece it is too much code, of which the compiler would ask for so much
+// at once that it spills
+template <int NS> static constexpr __host__ __device__ bool pmkvq_k_loop() { return NS > 2; }
+
+template <int NS>
+static __device__ __forceinline__ int pmkvq_k_spans(int D) {
+    return pmkvq_k_loop<NS>() ? (D + 63)/64 : NS;
+}
+
+// all products of an item's codes with the dimensions d0 .. d1 of a group. The first steps of span d0/64 are in buf already, and afterwards
+// those of the span behind the group's last
 template <int W, int NS, int NB, int R>
 static __device__ __forceinline__ void pmkvq_k_codes(
         int (&acc)[NB][4][4], uint32_t (&buf)[R][8], const uint8_t * data, const uint2 * queries, int D, int lane, int d0, int d1) {
@@ -96,24 +109,35 @@ static __device__ __forceinline__ void pmkvq_k_codes(
             acc[i][q][0] = acc[i][q][1] = acc[i][q][2] = acc[i][q][3] = 0;
         }
     }
-    constexpr int N     = pmkvq_k_steps<W>(NS);
     constexpr int steps = W == 8 ? 2 : 1; // of a round
     constexpr int pairs = W == 2 ? 2 : 1;
+    constexpr int per   = pmkvq_k_steps<W>(1);
+    constexpr int spans = per < R ? R/per : 1; // of a turn, so that a step's place in buf is a constant
+    static_assert(spans*per%R == 0, "all turns begin at the same place");
+
+    constexpr bool loop  = pmkvq_k_loop<NS>();
+    const     int  N     = pmkvq_k_spans<NS>(D)*per;
+    const     int  first = loop ? d0/64/spans*spans : 0;
+    const     int  end   = loop ? (d1 + 63)/64 : NS;
+#pragma unroll (loop ? 1 : NS)
+    for (int s = first; s < end; s += spans) {
 #pragma unroll
-    for (int n = 0; n < N; n += steps) {
-#pragma unroll
-        for (int x = 0; x < pairs; ++x) {
-            const int pair = n/steps*pairs + x;
-            const int d    = 64*(pair/2);
-            if (d + 64 > d0 && d < d1) {
-                const bool mine = d + 16*(lane%4) >= d0 && d + 16*(lane%4) < d1;
-                pmkvq_k_pair<W, NB>(acc, buf[n%R], buf[(n + steps - 1)%R], queries, pair, mine, lane);
+        for (int i = 0; i < spans*per; i += steps) {
+            const int n = s*per + i;
+            const int d = 64*(n/per);
+            if (n >= N || d + 64 <= d0 || d >= d1) {
+                continue;
             }
-        }
+            const bool mine = d + 16*(lane%4) >= d0 && d + 16*(lane%4) < d1;
 #pragma unroll
-        for (int i = n; i < n + steps; ++i) {
-            if (i + R < N) {
-                pmkvq_k_load<W>(buf[i%R], data, i + R, D, lane);
+            for (int x = 0; x < pairs; ++x) {
+                pmkvq_k_pair<W, NB>(acc, buf[i%R], buf[(i + steps - 1)%R], queries, n/steps*pairs + x, mine, lane);
+            }
+#pragma unroll
+            for (int j = 0; j < steps; ++j) {
+                if (n + j + R < N) {
+                    pmkvq_k_load<W>(buf[(i + j)%R], data, n + j + R, D, lane);
+                }
             }
         }
     }
@@ -130,23 +154,30 @@ static __device__ __forceinline__ void pmkvq_k_halves(
     for (int q = 0; q < 4; ++q) {
         acc[q][0] = acc[q][1] = acc[q][2] = acc[q][3] = 0.0f;
     }
-    constexpr int N = pmkvq_k_steps<16>(NS);
+    constexpr int per = pmkvq_k_steps<16>(1);
+    static_assert(per%R == 0, "all spans begin at the same place");
+
+    const int spans = pmkvq_k_spans<NS>(D);
+#pragma unroll (pmkvq_k_loop<NS>() ? 1 : NS)
+    for (int s = 0; s < spans; ++s) {
 #pragma unroll
-    for (int n = 0; n < N; ++n) {
-        const uint32_t (&w)[8] = buf[n%R];
+        for (int i = 0; i < per; ++i) {
+            const int n = s*per + i;
+            const uint32_t (&w)[8] = buf[i%R];
 #pragma unroll
-        for (int c = 0; c < 2; ++c) {
-            const uint2 b = queries[((4*(n/8) + 2*(n%2) + c)*(4*NB) + g*NB/2)*4 + t];
-            // two words of each cell, as pairs (0 2) and (1 3) of dimensions
-            const uint32_t x0 = w[2*c],     x1 = w[2*c + 1];
-            const uint32_t y0 = w[4 + 2*c], y1 = w[4 + 2*c + 1];
-            const uint32_t a[4] = {
-                pmkvq_perm(x0, x1, 0x5410), pmkvq_perm(y0, y1, 0x5410), pmkvq_perm(x0, x1, 0x7632), pmkvq_perm(y0, y1, 0x7632),
-            };
-            pmkvq_mma_f16(acc[n%8/2], a, there ? b.x : 0, there ? b.y : 0);
-        }
-        if (n + R < N) {
-            pmkvq_k_load<16, SHARED>(buf[n%R], data, n + R, D, lane);
+            for (int c = 0; c < 2; ++c) {
+                const uint2 b = queries[((4*s + 2*(i%2) + c)*(4*NB) + g*NB/2)*4 + t];
+                // two words of each cell, as pairs (0 2) and (1 3) of dimensions
+                const uint32_t x0 = w[2*c],     x1 = w[2*c + 1];
+                const uint32_t y0 = w[4 + 2*c], y1 = w[4 + 2*c + 1];
+                const uint32_t a[4] = {
+                    pmkvq_perm(x0, x1, 0x5410), pmkvq_perm(y0, y1, 0x5410), pmkvq_perm(x0, x1, 0x7632), pmkvq_perm(y0, y1, 0x7632),
+                };
+                pmkvq_mma_f16(acc[i/2], a, there ? b.x : 0, there ? b.y : 0);
+            }
+            if (n + R < spans*per) {
+                pmkvq_k_load<16, SHARED>(buf[i%R], data, n + R, D, lane);
+            }
         }
     }
 }

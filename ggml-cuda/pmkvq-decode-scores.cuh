@@ -70,11 +70,12 @@ static __device__ __forceinline__ void pmkvq_scores(
 #pragma unroll 1
         for (int gi = 0; gi < n_groups; ++gi) {
             const pmkvq_params8 p = pmkvq_params8::load(op.params_k, it.index/2, pmkvq_cell_in_block(it, lane), head, op.n_head_kv, gi, n_groups);
-            if (gi > 0) {
-                pmkvq_k_first<W, NS, R>(buf, it.keys(op), D, lane);
+            const int d0 = gi*op.group_k;
+            if (d0%64 != 0) { // the span is the group's before, too
+                pmkvq_k_first<W, NS, R>(buf, it.keys(op), D, lane, d0/64);
             }
             int acc[NB][4][4];
-            pmkvq_k_codes<W, NS, NB, R>(acc, buf, it.keys(op), q.template codes<W>(), D, lane, gi*op.group_k, (gi + 1)*op.group_k);
+            pmkvq_k_codes<W, NS, NB, R>(acc, buf, it.keys(op), q.template codes<W>(), D, lane, d0, d0 + op.group_k);
 #pragma unroll
             for (int b = 0; b < NB; ++b) {
 #pragma unroll
@@ -155,6 +156,9 @@ static __device__ __forceinline__ void pmkvq_values(
         for (int gi = 0; gi < n_groups; ++gi) {
             const int d0 = MULTI ? gi*op.group_v : 0;
             const int d1 = MULTI ? d0 + op.group_v : D;
+            if (MULTI && (d1 <= v0 || d0 >= v0 + 64*NV)) {
+                continue;
+            }
             pmkvq_params8 p = one;
             if (MULTI) {
                 p = pmkvq_params8::load(op.params_v, it.index/2, pmkvq_cell_in_block(it, lane), head, op.n_head_kv, gi, n_groups);
@@ -166,8 +170,8 @@ static __device__ __forceinline__ void pmkvq_values(
             float    low[NB];
             float    unit[NB];
             pmkvq_weights_codes<W, NB>(w, low, unit, s, p);
-            if (MULTI && gi > 0) {
-                pmkvq_v_first<W, NV, R>(buf, it.cells(op), D, v0, lane);
+            if (MULTI && d0 > v0 && d0%64 != 0 && pmkvq_v_steps<W>(NV) > R) { // the span is the group's before, too
+                pmkvq_v_first<W, NV, R>(buf, it.cells(op), D, v0, lane, (d0 - v0)/64);
             }
             pmkvq_v_codes<W, NV, NB, R>(rows, buf, it.cells(op), w, unit, D, v0, lane, d0, d1);
 

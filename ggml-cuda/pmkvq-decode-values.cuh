@@ -48,12 +48,12 @@ static __device__ __forceinline__ void pmkvq_v_load(uint32_t (&buf)[8], const ui
     }
 }
 
-// the first R steps
+// the first R steps from a span on
 template <int W, int NV, int R, bool SHARED = false>
-static __device__ __forceinline__ void pmkvq_v_first(uint32_t (&buf)[R][8], const uint8_t * data, int D, int v0, int lane) {
+static __device__ __forceinline__ void pmkvq_v_first(uint32_t (&buf)[R][8], const uint8_t * data, int D, int v0, int lane, int span = 0) {
 #pragma unroll
-    for (int n = 0; n < R && n < pmkvq_v_steps<W>(NV); ++n) {
-        pmkvq_v_load<W, SHARED>(buf[n], data, n, D, v0, lane);
+    for (int i = 0; i < R && i < pmkvq_v_steps<W>(NV); ++i) {
+        pmkvq_v_load<W, SHARED>(buf[i], data, span*pmkvq_v_steps<W>(1) + i, D, v0, lane);
     }
 }
 
@@ -73,7 +73,8 @@ static __device__ __forceinline__ void pmkvq_v_pair(
     }
 }
 
-// out += unit*(products) for the codes of all spans; the first steps are in buf already. unit: of the lane's rows
+// out += unit*(products) for the codes of a group's spans. The first steps of its first span are in buf already, and afterwards those of the span
+// behind its last. unit: of the lane's rows
 template <int W, int NV, int NB, int R>
 static __device__ __forceinline__ void pmkvq_v_codes(
         pmkvq_rows<NV, NB> & rows, uint32_t (&buf)[R][8], const uint8_t * data, const uint32_t (&weights)[NB][4], const float (&unit)[NB],
@@ -82,41 +83,43 @@ static __device__ __forceinline__ void pmkvq_v_codes(
     constexpr int N     = pmkvq_v_steps<W>(NV);
     constexpr int steps = W == 8 ? 2 : 1; // of a round
     constexpr int pairs = W == 2 ? 2 : 1;
-    constexpr int per   = W/2;            // steps of a span
+    constexpr int per   = pmkvq_v_steps<W>(1);
 
-    int acc[NB][4][4];
 #pragma unroll
-    for (int n = 0; n < N; n += steps) {
-        const int span = n/per;
-        if (n%per == 0) {
+    for (int span = 0; span < NV; ++span) {
+        if (v0 + 64*span + 64 <= d0 || v0 + 64*span >= d1) {
+            continue;
+        }
+        int acc[NB][4][4];
 #pragma unroll
-            for (int i = 0; i < NB; ++i) {
+        for (int i = 0; i < NB; ++i) {
 #pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    acc[i][j][0] = acc[i][j][1] = acc[i][j][2] = acc[i][j][3] = 0;
+            for (int j = 0; j < 4; ++j) {
+                acc[i][j][0] = acc[i][j][1] = acc[i][j][2] = acc[i][j][3] = 0;
+            }
+        }
+        const int  d    = v0 + 64*span + 8*(lane/4);
+        const bool mine = d >= d0 && d < d1;
+#pragma unroll
+        for (int n = span*per; n < (span + 1)*per; n += steps) {
+#pragma unroll
+            for (int x = 0; x < pairs; ++x) {
+                pmkvq_v_pair<W, NB>(acc, buf[n%R], buf[(n + steps - 1)%R], weights, n%per/steps*pairs + x, mine);
+            }
+#pragma unroll
+            for (int i = n; i < n + steps; ++i) {
+                if (i + R < N) {
+                    pmkvq_v_load<W>(buf[i%R], data, i + R, D, v0, lane);
                 }
             }
         }
-        const int d = v0 + 64*span + 8*(lane/4);
 #pragma unroll
-        for (int x = 0; x < pairs; ++x) {
-            pmkvq_v_pair<W, NB>(acc, buf[n%R], buf[(n + steps - 1)%R], weights, n%per/steps*pairs + x, d >= d0 && d < d1);
-        }
+        for (int i = 0; i < NB; ++i) {
 #pragma unroll
-        for (int i = n; i < n + steps; ++i) {
-            if (i + R < N) {
-                pmkvq_v_load<W>(buf[i%R], data, i + R, D, v0, lane);
-            }
-        }
-        if ((n + steps)%per == 0) {
+            for (int j = 0; j < 4; ++j) {
 #pragma unroll
-            for (int i = 0; i < NB; ++i) {
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-#pragma unroll
-                    for (int e = 0; e < 2; ++e) {
-                        rows.out[i][4*span + j][e] += (float) (acc[i][j][2*e]*256 + acc[i][j][2*e + 1])*unit[i];
-                    }
+                for (int e = 0; e < 2; ++e) {
+                    rows.out[i][4*span + j][e] += (float) (acc[i][j][2*e]*256 + acc[i][j][2*e + 1])*unit[i];
                 }
             }
         }

@@ -43,7 +43,7 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     pmkvq_start_next();
     pmkvq_wait_before();
 
-    const int lane = threadIdx.x%32;
+    int       lane = threadIdx.x%32;
     const int warp = threadIdx.x/32;
 
     const pmkvq_part part = pmkvq_part_of<LISTED>(seen, tiling, first_tile, lane);
@@ -52,8 +52,8 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     }
     const int head = EXACT ? blockIdx.z : blockIdx.z%op.n_head_kv;
     const int v0   = EXACT ? 0 : blockIdx.z/op.n_head_kv*64*NV;
-    const int Dk   = EXACT ? 64*NS : op.head_dim_k;
-    const int Dv   = EXACT ? 64*NV : op.head_dim_v;
+    int       Dk   = EXACT ? 64*NS : op.head_dim_k;
+    int       Dv   = EXACT ? 64*NV : op.head_dim_v;
 
     const int n_groups_k = pmkvq_groups<MULTI>(Dk, op.group_k);
 
@@ -124,6 +124,12 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     pmkvq_rows<NV, NB> rows;
 
     while (here) {
+        if constexpr (!EXACT) {
+            // offsets, which are no constants here, would all be kept from item to item
+            lane = pmkvq_opaque(lane);
+            Dk   = pmkvq_opaque(op.head_dim_k);
+            Dv   = pmkvq_opaque(op.head_dim_v);
+        }
         float s[NB][8];
         if (live) {
             switch (it.wk()) {

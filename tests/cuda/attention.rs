@@ -23,7 +23,7 @@ fn seeds(n: u64) -> u64 {
 }
 
 /// (D_k, its group, D_v, its group); group 0: the side stays at 16 bits.
-const DIMS: [(usize, usize, usize, usize); 26] = [
+const DIMS: [(usize, usize, usize, usize); 28] = [
     (64, 64, 64, 64),
     (64, 16, 64, 32),
     (80, 80, 80, 80),
@@ -42,6 +42,8 @@ const DIMS: [(usize, usize, usize, usize); 26] = [
     (192, 16, 128, 32),
     (256, 128, 256, 128),
     (256, 64, 256, 32),
+    (272, 16, 144, 48),
+    (320, 80, 320, 64),
     (512, 128, 512, 128),
     (576, 96, 512, 128),
     (576, 64, 512, 64),
