@@ -44,7 +44,7 @@ asan-test:
 cuda:
 	cargo build --release --features cuda
 
-# every kernel compiled for every GPU generation, and what it takes; fails if one of pmkvq-decode.cu spills registers.
+# every kernel compiled for every GPU generation, and what it takes; fails if one that decodes spills registers.
 # WRITE=1 writes the table to docs/results/cuda-resources.md
 cuda-check:
 	python3 scripts/cuda_check.py $(if $(WRITE),--write)

@@ -6,9 +6,8 @@
     cuda_check.py --only REGEX    files whose name matches
     cuda_check.py --arch 80 90    these generations
 
-Fails if something does not compile, or if a kernel of pmkvq-decode.cu, the usual case, spills registers (those for several groups and
-head dimensions beyond 128, pmkvq-decode-groups.cu, spill some on most architectures: the table says how much): decode is bound by memory
-traffic, and spills are more of it. The flags are those of ggml's own build. What ptxas said is kept in the cache until a source,
+Fails if something does not compile, or if a kernel that decodes (pmkvq-decode*.cu) spills registers: decode is bound by memory traffic, and
+spills are more of it. The flags are those of ggml's own build. What ptxas said is kept in the cache until a source,
 a flag or the compiler changes. The toolkit is found as for the build (scripts/cuda_toolkit.py).
 """
 
@@ -146,7 +145,7 @@ def table(results, archs):
             shared = sorted({u.shared for u in row if u})
             size = "" if shared == [0] else "-".join(map(str, dict.fromkeys((shared[0], shared[-1]))))
             lines.append(f"| `{name}` | {size} | " + " | ".join(u.cell() if u else "" for u in row) + " |")
-            if path.name == "pmkvq-decode.cu":
+            if path.name.startswith("pmkvq-decode"):
                 bad += [f"{path.name}: {name} on sm_{a} spills {u.stores} bytes, reads {u.loads} back"
                         for a, u in zip(archs, row) if u and u.spills()]
     return lines, bad

@@ -250,12 +250,13 @@ ptxas info    : Used 255 registers, used 0 barriers
         self.assertEqual((two.registers, two.shared, two.spills()), (255, 0, False))
 
     def test_a_decode_kernel_that_spills_is_named(self):
-        lines, bad = cuda_check.table([(Path("pmkvq-decode.cu"), self.TEXT)], [75, 120])
-        self.assertEqual(len(bad), 1)
-        self.assertIn("decode", bad[0])
-        self.assertIn("sm_120 spills 4 bytes, reads 8 back", bad[0])
-        self.assertTrue(any("**spill 4/8**" in line for line in lines))
-        lines, bad = cuda_check.table([(Path("pmkvq-decode-groups.cu"), self.TEXT)], [75, 120])
+        for name in ["pmkvq-decode.cu", "pmkvq-decode-groups.cu"]:
+            lines, bad = cuda_check.table([(Path(name), self.TEXT)], [75, 120])
+            self.assertEqual(len(bad), 1)
+            self.assertIn(f"{name}: k_decode", bad[0])
+            self.assertIn("sm_120 spills 4 bytes, reads 8 back", bad[0])
+            self.assertTrue(any("**spill 4/8**" in line for line in lines))
+        lines, bad = cuda_check.table([(Path("pmkvq-prefill.cu"), self.TEXT)], [75, 120])
         self.assertEqual(bad, [])
         self.assertTrue(any("**spill 4/8**" in line for line in lines))
 
