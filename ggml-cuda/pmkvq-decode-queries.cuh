@@ -26,26 +26,26 @@ struct pmkvq_queries {
     int     NS;    // of 64 dimensions
     uint2 * half;  // [4*NS][ROWS][4]
     uint2 * code;  // [3][2*NS][NB][32]: for 8, 4 and 2 bits
-    float * sum;   // [n_groups][ROWS]: of the row, in log2 units of a score
     float * unit;  // [ROWS]: what takes sums of integer products there; without the log2 where a cap comes first
     float * inv;   // [ROWS]: the same for f16
     float * slope; // [ROWS], times log2(e)
     int   * token; // [ROWS], -1: no such row
     int   * head;  // [ROWS], of all query heads
+    float * sum;   // [n_groups][ROWS]: of the row, in log2 units of a score. Last, so that all places are constants
 
     static __host__ __device__ size_t bytes(int NS, int n_groups) {
         return (size_t) NS*NB*256*sizeof(uint2) + (n_groups + 5)*ROWS*sizeof(float);
     }
 
-    __device__ __forceinline__ pmkvq_queries(uint8_t * smem, int NS, int n_groups) : NS(NS) {
+    __device__ __forceinline__ pmkvq_queries(uint8_t * smem, int NS) : NS(NS) {
         half  = (uint2 *) smem;
         code  = half + 4*NS*ROWS*4;
-        sum   = (float *) (code + 3*2*NS*NB*32);
-        unit  = sum + n_groups*ROWS;
+        unit  = (float *) (code + 3*2*NS*NB*32);
         inv   = unit + ROWS;
         slope = inv + ROWS;
         token = (int *) (slope + ROWS);
         head  = token + ROWS;
+        sum   = (float *) (head + ROWS);
     }
 
     // the integers for codes of W bits

@@ -57,9 +57,12 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
 
     const int n_groups_k = pmkvq_groups<MULTI>(Dk, op.group_k);
 
-    pmkvq_queries<NB> q(smem, NS, n_groups_k);
-    float    * records = (float *) (smem + pmkvq_queries<NB>::bytes(NS, n_groups_k));
-    uint16_t * stage   = (uint16_t *) (records + PMKVQ_WARPS*pmkvq_record<NV, NB>());
+    float * records = (float *) smem;
+    pmkvq_queries<NB> q(smem + PMKVQ_WARPS*pmkvq_record<NV, NB>()*sizeof(float), NS);
+    // made anew for its second use
+    auto stage = [&] {
+        return (uint16_t *) ((uint8_t *) q.half + pmkvq_queries<NB>::bytes(NS, pmkvq_groups<MULTI>(Dk, op.group_k)));
+    };
 
     // the first item's bytes are asked for before the queries are made ready
     pmkvq_deal<LISTED> deal(seen, tiling, part, warp, lane);
@@ -117,7 +120,7 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
         q.fill(op, tiling, part.tile, head, n_groups_k, warp, PMKVQ_WARPS);
     }
     if (op.k_cur && deal.has_rest(part)) {
-        pmkvq_stage_first<NS>(stage, op, n_stage, head, Dk, Dv);
+        pmkvq_stage_first<NS>(stage(), op, n_stage, head, Dk, Dv);
     }
     pmkvq_syncthreads();
 
@@ -172,7 +175,7 @@ static __global__ void __launch_bounds__(PMKVQ_THREADS, CTAS) pmkvq_attn_decode(
     }
 
     if (op.k_cur && deal.has_rest(warp, lane)) {
-        pmkvq_current<NS, NV, NB, R>(rows, op, q, mask, stage, n_stage, head, Dk, Dv, v0, lane);
+        pmkvq_current<NS, NV, NB, R>(rows, op, q, mask, stage(), n_stage, head, Dk, Dv, v0, lane);
     }
 
     pmkvq_put_record<NV, NB>(records + warp*pmkvq_record<NV, NB>(), rows, lane);
