@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::candidate::{parse_bits, parse_labelled, Candidate, Labelled};
 use super::model::{ModelArgs, Shape};
 use super::output::print;
-use super::plan::{ranges, transforms, Wanted};
+use super::plan::{other_cache, ranges, transforms, Wanted};
 use crate::bytes::human;
 use crate::eval::pool::{self, Done, Together};
 use crate::eval::{values_per_token, Lane, Steps, Text};
@@ -97,6 +97,11 @@ pub fn run(args: &Args) -> Result<(), String> {
     let files = sensitivities(args, &shape)?;
     let wishes = wishes(args, &files)?;
     let base = Wanted { ranges: args.range, transforms: transforms(&args.transforms, &shape)?, ..Wanted::new(0) };
+    for file in &files {
+        if let Some(note) = other_cache(&file.file.values.method, &base) {
+            sayln!("pmkvq: {}: {note}", file.label);
+        }
+    }
     if let Some(folder) = &args.output {
         // said before hours of work, not after
         std::fs::create_dir_all(folder).map_err(|e| format!("--output {}: {e}", folder.display()))?;

@@ -307,7 +307,7 @@ pub fn stored_as(ranges: Ranges, transforms: Option<&[LayerTransforms]>) -> Stri
 }
 
 /// A note if sensitivities are from a profile of another kind of cache than the plan's.
-fn other_cache(method: &str, wanted: &Wanted) -> Option<String> {
+pub(super) fn other_cache(method: &str, wanted: &Wanted) -> Option<String> {
     let measured = &method[method.find("; ").and_then(|_| method.find("range "))?..];
     let planned = stored_as(wanted.ranges, wanted.transforms.as_deref());
     (measured != planned).then(|| {

@@ -245,6 +245,20 @@ fn presets_answer_from_the_data() {
 }
 
 /// Fails with one line that holds `words`, before anything is written.
+/// As `pmkvq plan` does.
+#[test]
+fn sensitivities_of_another_kind_of_cache_are_remarked_on() {
+    let file = some_text(600);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("model");
+    let (sensitivity, transforms) = (folder.join("sensitivity.json"), folder.join("transforms.json"));
+    let labelled = format!("mine={}", sensitivity.display());
+    let args = ["-f", file.text(), "--cache", "f16", "--sensitivity", &labelled, "--bits", "16"];
+    let said = |more: &[&str]| text(&eval(&[&args[..], more].concat()).stderr);
+    assert!(said(&[]).contains("mine: the sensitivities were measured with"), "{}", said(&[]));
+    let same = said(&["--transforms", transforms.to_str().unwrap()]);
+    assert!(!same.contains("were measured with"), "{same}");
+}
+
 fn fails(args: &[&str], words: &[&str]) {
     let output = eval(args);
     let said = text(&output.stderr);
