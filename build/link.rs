@@ -56,7 +56,7 @@ pub fn link(config: &Config, tree: &Path, build: &Path) -> Result<(), String> {
     if config.cuda {
         link_cuda(build)?;
     }
-    link_vulkan(build)?;
+    link_vulkan(build);
     for lib in ["stdc++", "gomp", "m", "pthread", "dl"] {
         println!("cargo:rustc-link-arg=-l{lib}");
     }
@@ -84,12 +84,10 @@ fn link_cuda(build: &Path) -> Result<(), String> {
 }
 
 /// The loader, where ggml was built with GGML_VULKAN.
-fn link_vulkan(build: &Path) -> Result<(), String> {
-    let cache = Values::of_build(build)?;
-    if cache.on("GGML_VULKAN") {
+fn link_vulkan(build: &Path) {
+    if let Some(cache) = Values::of_build(build).ok().filter(|cache| cache.on("GGML_VULKAN")) {
         println!("cargo:rustc-link-arg={}", cache.get("Vulkan_LIBRARY"));
     }
-    Ok(())
 }
 
 /// (release, commit)
