@@ -9,6 +9,7 @@
 #include "llama-model.h"
 
 #include <algorithm>
+#include <set>
 #include <stdexcept>
 
 void pmkvq_store::add_layer(int32_t il, bool offload) {
@@ -107,13 +108,10 @@ void pmkvq_store::create_cache() {
 
 void pmkvq_store::place_layers() {
     size_t n_moved = 0;
-    std::string names;
+    std::set<std::string> names;
 
     auto to_cpu = [&](size_t i) {
-        const std::string name = ggml_backend_dev_name(placements[i].dev);
-        if (names.find(name) == std::string::npos) {
-            names += (names.empty() ? "" : ", ") + name;
-        }
+        names.insert(ggml_backend_dev_name(placements[i].dev));
         placements[i] = {};
         n_moved++;
     };
@@ -149,7 +147,11 @@ void pmkvq_store::place_layers() {
         create_cache();
     }
     if (n_moved > 0) {
+        std::string list;
+        for (const auto & name : names) {
+            list += (list.empty() ? "" : ", ") + name;
+        }
         LLAMA_LOG_WARN("%s: the progressive KV cache and the attention of %zu of %zu layers run on the CPU: this build has no operations for them on %s\n",
-                __func__, n_moved, layers.size(), names.c_str());
+                __func__, n_moved, layers.size(), list.c_str());
     }
 }

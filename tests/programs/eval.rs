@@ -244,7 +244,6 @@ fn presets_answer_from_the_data() {
     }
 }
 
-/// Fails with one line that holds `words`, before anything is written.
 /// As `pmkvq plan` does.
 #[test]
 fn sensitivities_of_another_kind_of_cache_are_remarked_on() {
@@ -259,6 +258,7 @@ fn sensitivities_of_another_kind_of_cache_are_remarked_on() {
     assert!(!same.contains("were measured with"), "{same}");
 }
 
+/// Fails with one line that holds `words`, before anything is written.
 fn fails(args: &[&str], words: &[&str]) {
     let output = eval(args);
     let said = text(&output.stderr);
