@@ -72,7 +72,7 @@ def transforms(a, folder):
     def center():
         return rows(lambda: draw.gauss(0, 0.1))
 
-    out.write_text(json.dumps({"pmkvq_transforms": 1, "layers": [
+    out.write_text(json.dumps({"pmkvq_transforms": 1, "source": "random", "method": "random", "layers": [
         {"il": il, "k": {"center": center(), "scales": rows(lambda: draw.uniform(0.5, 2)), "hadamard": True}, "v": {"center": center(), "hadamard": True}}
         for il in range(a.layers)]}))
     return out
