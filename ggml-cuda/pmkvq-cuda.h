@@ -9,6 +9,8 @@
 #include "pmkvq.h"
 #include "pmkvq-chunks.h"
 
+#define PMKVQ_MAX_TRANSFORM 576 // values of a row that is transformed
+
 #ifdef __cplusplus
 extern "C" {
 #endif

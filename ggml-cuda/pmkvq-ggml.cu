@@ -265,13 +265,13 @@ bool ggml_cuda_supports_pmkvq(int device, const ggml_tensor * op) {
         case PMKVQ_OP_MERGE:
             {
                 pmkvq_op_merge o;
-                return (!op->src[2] || on_device(2, 2)) && pmkvq_read_merge(op, params, o) && o.head_dim_v <= 576;
+                return (!op->src[2] || on_device(2, 2)) && pmkvq_read_merge(op, params, o) && o.head_dim_v <= PMKVQ_MAX_TRANSFORM;
             }
         case PMKVQ_OP_TRANSFORM:
             {
                 pmkvq_op_transform o;
                 return (!op->src[3] || on_device(3, 3)) && pmkvq_read_transform(op, o) &&
-                    o.rows[0].head_dim <= 576 && o.rows[1].head_dim <= 576 && o.rows[2].head_dim <= 576;
+                    std::all_of(std::begin(o.rows), std::end(o.rows), [](const pmkvq_transform_rows & r) { return r.head_dim <= PMKVQ_MAX_TRANSFORM; });
             }
         case PMKVQ_OP_LOAD:
             {

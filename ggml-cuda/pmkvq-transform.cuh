@@ -7,8 +7,6 @@
 #include "pmkvq-cuda.h"
 #include "pmkvq-device.cuh"
 
-#define PMKVQ_MAX_TRANSFORM 576 // values of a row
-
 // orthonormal Hadamard matrices of n rows, a power of two that divides the row: sums and differences at distances 1, 2, 4, ..
 template <int N>
 static __device__ __forceinline__ void pmkvq_rotate(float (&x)[N], uint32_t n) {

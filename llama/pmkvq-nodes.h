@@ -38,11 +38,11 @@ struct pmkvq_op_params {
     uint8_t  kind;
     uint8_t  one_seq;  // attention: the tokens are of one sequence
     uint16_t n_chunk;  // store, load: 0 for K, 1 for V
-    uint32_t offset_k; // shrink: the number of operations
-    uint32_t offset_v; // shrink: counts the calls, so that no two are alike and none is worth capturing
+    uint32_t offset_k; // shrink: the number of operations; merge: of the center in the transforms
+    uint32_t offset_v; // shrink: counts the calls, so that no two are alike and none is worth capturing; merge: of the factor
     uint32_t table;
     uint32_t n_blocks; // merge: KV heads
-    uint16_t group_k;
+    uint16_t group_k;  // merge: rows of the Hadamard matrix
     uint16_t group_v;  // store: what the step to 2 bits does with ranges
     float    scale;
     float    softcap;

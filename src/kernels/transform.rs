@@ -14,7 +14,7 @@ pub struct RowTransform<'a> {
     pub hadamard: usize,
 }
 
-impl RowTransform<'_> {
+impl<'a> RowTransform<'a> {
     pub(crate) fn is_none(&self) -> bool {
         self.center.is_none() && self.factor.is_none() && self.hadamard == 0
     }
@@ -35,12 +35,8 @@ impl RowTransform<'_> {
 
     /// The part of a KV head.
     pub(crate) fn of_head(&self, head_kv: usize, d: usize) -> Self {
-        let head = |v: &'_ [f32]| head_kv * d..(head_kv * d + d).min(v.len());
-        RowTransform {
-            center: self.center.map(|v| &v[head(v)]),
-            factor: self.factor.map(|v| &v[head(v)]),
-            hadamard: self.hadamard,
-        }
+        let head = |v: &'a [f32]| &v[head_kv * d..][..d];
+        RowTransform { center: self.center.map(head), factor: self.factor.map(head), hadamard: self.hadamard }
     }
 
     /// As [`super::reference::transform_row`], of one head's part.

@@ -12,7 +12,7 @@
 //! weights sum to one. `scales` are the paper's key scales (PM-KVQ, section 3.4: K is divided by them, Q multiplied);
 //! subtracting a center costs no bits and takes away what the heads' channels have in common (a bias of K, for one).
 //!
-//! They are applied at run time, after RoPE (`llama/pmkvq-store.cpp`), so that weights stay as they are.
+//! They are applied at run time, after RoPE (`llama/pmkvq-graph.cpp`), so that weights stay as they are.
 
 mod data;
 mod file;
