@@ -21,7 +21,15 @@ uint32_t pmkvq_cuda_n_chunk(uint32_t n_sm, uint32_t n_tokens, uint32_t n_kv, uin
     return pmkvq_n_chunk_gpu(n_sm, PMKVQ_ROWS, n_tokens, n_kv, n_head, n_head_kv);
 }
 
+size_t pmkvq_cuda_shared_limit(void) {
+    return pmkvq_shared_limit();
+}
+
 int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, const void * seen, void * stream) {
+    return pmkvq_cuda_op_attn_within(op, seen, pmkvq_shared_limit(), stream);
+}
+
+int pmkvq_cuda_op_attn_within(const pmkvq_op_attn * op, const void * seen, size_t shared, void * stream) {
     if (!op || !pmkvq_cuda_supports_attn(op->n_head, op->n_head_kv, op->head_dim_k, op->head_dim_v, op->group_k, op->group_v)) {
         return cudaErrorInvalidValue;
     }
@@ -45,7 +53,7 @@ int pmkvq_cuda_op_attn(const pmkvq_op_attn * op, const void * seen, void * strea
     }
     // several tiles of query rows share an unpacked block, where shared memory suffices for that
     if (op->n_tokens > PMKVQ_FEW) {
-        const int err = pmkvq_cuda_attn_prefill(*op, pmkvq_shared_limit(), stream);
+        const int err = pmkvq_cuda_attn_prefill(*op, shared, stream);
         if (err != cudaErrorInvalidConfiguration) {
             return err;
         }

@@ -42,6 +42,9 @@ int pmkvq_cuda_op_store (const pmkvq_op_store    * op, void * stream);
 int pmkvq_cuda_op_stores(const pmkvq_op_store * k, const pmkvq_op_store * v, void * stream); // both in one launch; they share no bytes
 int pmkvq_cuda_op_shrink(const pmkvq_cuda_shrink * op, void * stream);
 int pmkvq_cuda_op_attn  (const pmkvq_op_attn     * op, const void * seen, void * stream); // seen: lists, or NULL
+// as on a GPU whose CTAs can have so many bytes of shared memory, which is what a prefill's kernel is chosen by; no more than the device's limit
+int pmkvq_cuda_op_attn_within(const pmkvq_op_attn * op, const void * seen, size_t shared, void * stream);
+size_t pmkvq_cuda_shared_limit(void);
 int pmkvq_cuda_op_merge (const pmkvq_op_merge    * op, void * stream);
 int pmkvq_cuda_op_load  (const pmkvq_op_load     * op, void * stream);
 int pmkvq_cuda_op_transform(const pmkvq_op_transform * op, void * stream);

@@ -107,7 +107,10 @@ struct pmkvq_prefill_span {
 
 // what a row sees of 16 tokens of the current batch from `first`; columns of the mask are the tokens' cells
 static __device__ __forceinline__ uint32_t pmkvq_visible_tokens(
-        const pmkvq_op_attn & op, const pmkvq_prefill_span & span, const uint16_t * row, int first, bool & values) {
+        const pmkvq_op_attn & op, const pmkvq_prefill_span & span, const uint16_t * row, int first, bool aligned, bool & values) {
+    if (span.run() && first + 16 <= (int) op.n_tokens) {
+        return pmkvq_visible16(row, span.first + first, op.n_kv, aligned && span.first%8 == 0, values);
+    }
     uint32_t bits = 0;
 #pragma unroll 4
     for (int i = 0; i < 16; ++i) {
@@ -193,7 +196,7 @@ static __device__ __forceinline__ uint2 pmkvq_ask_range(const uint16_t * params,
 }
 
 // Of an item's K, by one warp: scales of groups in units of the cell's largest (with one group there is nothing to be told), columns of
-// middles ([STEPS][64 rows][groups beside one another]) and the cells' units ([64] in the tile's order), by which scores are multiplied. ask(group): the
+// middles ([STEPS][64 rows][groups beside one another]) and the cells' units (pmkvq_prefill_scale), by which scores are multiplied. ask(group): the
 // lane's words; first: those of group 0
 template <bool MULTI, typename ASK>
 static __device__ __forceinline__ void pmkvq_scales_k(
@@ -237,8 +240,9 @@ static __device__ __forceinline__ void pmkvq_scales_k(
         }
     }
     // cells 2 lane and 2 lane + 1 of a quad stand two places apart
-    units[lane/2*4 + lane%2]     = unit[0];
-    units[lane/2*4 + lane%2 + 2] = unit[1];
+    const int quad = 4*(lane/2%4) + lane/8;
+    units[4*quad + lane%2]     = unit[0];
+    units[4*quad + lane%2 + 2] = unit[1];
 }
 
 // Of its V: scales times 2^e, and rows of V_STRIDE pieces: ones, then hi and lo of each group of the slice, all times 2^e. All scales are

@@ -15,7 +15,10 @@ struct pmkvq_prefill_queries {
     __device__ __forceinline__ pmkvq_prefill_queries(const uint4 * smem, int tile) : at(smem + MEM::QUERIES + tile*MEM::QUERY) {}
 
     __device__ __forceinline__ uint4 frag(int step, int lane) const { return at[MEM::FRAG + step*32 + lane]; }
-    __device__ __forceinline__ uint4 sums(int step, int lane) const { return at[MEM::SUMS + step*32 + lane]; }
+    // with one group the lanes t > 0 have none
+    __device__ __forceinline__ uint4 sums(int step, int lane) const {
+        return MEM::BESIDE > 1 ? at[MEM::SUMS + step*MEM::SUMMED + lane] : lane%4 == 0 ? at[MEM::SUMS + lane/4] : make_uint4(0, 0, 0, 0);
+    }
     __device__ __forceinline__ float inv  (int row) const { return ((const float *) (at + MEM::INV))[row]; }
     __device__ __forceinline__ float slope(int row) const { return ((const float *) (at + MEM::SLOPE))[row]; }
     __device__ __forceinline__ int   token(int row) const { return ((const int *) (at + MEM::TOKEN))[row]; }
@@ -36,7 +39,7 @@ static __device__ __forceinline__ void pmkvq_fill_queries(
     const int   D     = op.head_dim_k;
     const int   group = D/n_groups;
 
-    for (int i = lane; i < MEM::STEPS*32; i += 32) {
+    for (int i = lane; i < MEM::STEPS*MEM::SUMMED; i += 32) {
         to[MEM::SUMS + i] = make_uint4(0, 0, 0, 0);
     }
     if (lane < 16) {
@@ -123,7 +126,7 @@ static __device__ __forceinline__ void pmkvq_fill_queries(
                     const float    s  = sum[r]*32.0f;
                     const uint16_t hi = pmkvq_f2h(s);
                     const uint16_t lo = pmkvq_f2h(s - pmkvq_h2f(hi));
-                    const int i = (g/4*32 + r*4 + g%4)*4 + r0/8;
+                    const int i = (g/4*MEM::SUMMED + r*MEM::BESIDE + g%4)*4 + r0/8;
                     sums[i]     = hi | (uint32_t) lo << 16;
                     sums[i + 2] = hi;
                 }

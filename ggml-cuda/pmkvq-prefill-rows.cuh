@@ -101,12 +101,12 @@ static __device__ __forceinline__ void pmkvq_prefill_scores(
     }
 }
 
-// products with codes become scores; units: of the cells, in the tile's order
+// products with codes become scores; units: of the cells, [4 quads][4 subtiles] of four, 0 2 1 3, so that lanes find different banks
 template <int M>
 static __device__ __forceinline__ void pmkvq_prefill_scale(float (&s)[M][8][4], const float * units, int lane) {
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
-        const float4 u = ((const float4 *) units)[lane%4*4 + q];
+        const float4 u = ((const float4 *) units)[4*q + lane%4];
 #pragma unroll
         for (int m = 0; m < M; ++m) {
 #pragma unroll

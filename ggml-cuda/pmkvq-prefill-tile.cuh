@@ -52,7 +52,7 @@ struct pmkvq_tile {
 };
 
 // 16-byte pieces of a CTA's shared memory. Rings have as many places as there are items between the first write and the last read
-template <int NS, int NV, int WARPS, int M, bool MULTI, bool STAGED>
+template <int NS, int NV, int WARPS, int M, bool MULTI, int STAGED>
 struct pmkvq_prefill_memory {
     static constexpr int THREADS = 32*WARPS;
     using tile = pmkvq_tile<NS, NV, THREADS>;
@@ -61,28 +61,29 @@ struct pmkvq_prefill_memory {
     static constexpr int GROUPS_V = MULTI ? 4*NV : 1;           // of a slice
     static constexpr int BESIDE   = MULTI ? 4 : 1;              // groups that have a place in a row of middles of K
     static constexpr int STEPS    = (GROUPS_K + 3)/4;           // of 16 columns of middles of K
+    static constexpr int SUMMED   = 8*BESIDE;                   // lanes that have sums of queries for them
     static constexpr int NX       = (2*GROUPS_V + 1 + 7)/8;     // tiles of 8 rows of ones and middles of V
 
-    // loads of a thread, of 16-bit cells: the most
+    // of a thread
     static constexpr int TASKS_K = (128*NS + THREADS - 1)/THREADS;
     static constexpr int TASKS_V = (128*NV + THREADS - 1)/THREADS;
 
     // queries of 16 rows
     static constexpr int FRAG   = 0;                            // [4 NS][32 lanes]: operand A (pmkvq-prefill-queries.cuh)
-    static constexpr int SUMS   = FRAG + 4*NS*32;               // [STEPS][32 lanes]
-    static constexpr int INV    = SUMS + STEPS*32;              // [16] floats: what takes a sum of products to log2 units
+    static constexpr int SUMS   = FRAG + 4*NS*32;               // [STEPS][SUMMED lanes]
+    static constexpr int INV    = SUMS + STEPS*SUMMED;          // [16] floats: what takes a sum of products to log2 units
     static constexpr int SLOPE  = INV + 4;                      // [16] floats, times log2(e)
     static constexpr int TOKEN  = SLOPE + 4;                    // [16] ints, -1: no such row
     static constexpr int HEAD   = TOKEN + 4;                    // [16] ints, of all query heads
     static constexpr int QUERY  = HEAD + 4;
 
     static constexpr int QUERIES = 0;                           // [WARPS M]
-    static constexpr int STAGE   = QUERIES + WARPS*M*QUERY;     // [slot][THREADS]: as it comes from the cache
-    static constexpr int SCALE_K = STAGE + (STAGED ? 4*(TASKS_K + TASKS_V)*THREADS : 0); // 2 places: [group][64 cells] halves
+    static constexpr int STAGE   = QUERIES + WARPS*M*QUERY;     // [task][STAGED][THREADS]: as it comes from the cache
+    static constexpr int SCALE_K = STAGE + STAGED*(TASKS_K + TASKS_V)*THREADS; // 2 places: [group][64 cells] halves
     static constexpr int SCALE_V = SCALE_K + 2*GROUPS_K*8;      // 2 places: [group][64 cells in the tile's order] halves
     static constexpr int MID_K   = SCALE_V + 2*GROUPS_V*8;      // 3 places: [STEPS][64 rows][BESIDE] of four halves
     static constexpr int MID_V   = MID_K + 3*STEPS*32*BESIDE;       // 3 places: NX tiles
-    static constexpr int UNIT_K  = MID_V + 3*NX*8*tile::V_STRIDE; // 3 places: [64 cells in the tile's order] floats
+    static constexpr int UNIT_K  = MID_V + 3*NX*8*tile::V_STRIDE; // 3 places: [4 quads][4 subtiles][4 cells] floats
     static constexpr int VISIBLE = UNIT_K + 3*16;               // 4 places: [warp][m][lane] bits of cells
     static constexpr int STATE   = VISIBLE + 4*WARPS*M*8;       // 4 places: [warp], 1: the mask has values, 2: sees something
     static constexpr int ITEMS   = STATE + 4*2;                 // 4 places
@@ -95,38 +96,57 @@ struct pmkvq_prefill_memory {
 };
 static_assert(sizeof(pmkvq_prefill_item) == 5*16);
 
-// a thread's part of what comes from the cache: copied to shared memory ahead of time, or loaded when it is unpacked
-template <bool STAGED, int THREADS>
+// A thread's part of what comes from the cache: copied to shared memory ahead of time, or loaded when it is unpacked. STAGED: pieces that a
+// task has room for there. Codes take two at most and cells of 16 bits four, so that 4 is all, 2 codes only, and 0 nothing
+template <int STAGED, int THREADS>
 struct pmkvq_raw {
     uint4 * slots; // of this thread, THREADS apart
 
-    __device__ __forceinline__ void ask(int slot, const uint8_t * p) const {
-        if (STAGED) {
-            pmkvq_cp_async_16(slots + slot*THREADS, p, true);
+    template <int W> static __device__ constexpr bool staged() { return STAGED >= (W == 16 ? 4 : 2); }
+
+    __device__ __forceinline__ uint4 * slot(int task, int piece) const { return slots + (STAGED*task + piece)*THREADS; }
+
+    template <int W>
+    __device__ __forceinline__ void ask(int task, int piece, const uint8_t * p) const {
+        if constexpr (staged<W>()) {
+            pmkvq_cp_async_16(slot(task, piece), p, true);
         }
     }
 
-    __device__ __forceinline__ void ask_half(int slot, int half, const uint8_t * p) const {
-        if (STAGED) {
-            pmkvq_cp_async_8((uint2 *) (slots + slot*THREADS) + half, p, true);
+    template <int W>
+    __device__ __forceinline__ void ask_half(int task, int piece, int half, const uint8_t * p) const {
+        if constexpr (staged<W>()) {
+            pmkvq_cp_async_8((uint2 *) slot(task, piece) + half, p, true);
         }
     }
 
-    __device__ __forceinline__ uint4 get(int slot, const uint8_t * p) const {
-        return STAGED ? slots[slot*THREADS] : pmkvq_ldg((const uint4 *) p);
+    template <int W>
+    __device__ __forceinline__ uint4 get(int task, int piece, const uint8_t * p) const {
+        if constexpr (staged<W>()) {
+            return *slot(task, piece);
+        } else {
+            return pmkvq_ldg((const uint4 *) p);
+        }
     }
 
     // two halves of 8 bytes
-    __device__ __forceinline__ uint4 get_halves(int slot, const uint8_t * p0, const uint8_t * p1) const {
-        if (STAGED) {
-            return slots[slot*THREADS];
+    template <int W>
+    __device__ __forceinline__ uint4 get_halves(int task, int piece, const uint8_t * p0, const uint8_t * p1) const {
+        if constexpr (staged<W>()) {
+            return *slot(task, piece);
+        } else {
+            const uint2 a = pmkvq_ldg8((const uint2 *) p0);
+            const uint2 b = pmkvq_ldg8((const uint2 *) p1);
+            return make_uint4(a.x, a.y, b.x, b.y);
         }
-        const uint2 a = pmkvq_ldg8((const uint2 *) p0);
-        const uint2 b = pmkvq_ldg8((const uint2 *) p1);
-        return make_uint4(a.x, a.y, b.x, b.y);
     }
 
-    __device__ __forceinline__ uint2 get_half(int slot, const uint8_t * p) const {
-        return STAGED ? *(const uint2 *) (slots + slot*THREADS) : pmkvq_ldg8((const uint2 *) p);
+    template <int W>
+    __device__ __forceinline__ uint2 get_half(int task, const uint8_t * p) const {
+        if constexpr (staged<W>()) {
+            return *(const uint2 *) slot(task, 0);
+        } else {
+            return pmkvq_ldg8((const uint2 *) p);
+        }
     }
 };

@@ -57,7 +57,7 @@ static __device__ __forceinline__ void pmkvq_scales_of(const uint4 & x, uint32_t
 }
 
 // MULTI: scales are [group][64 cells], group the dimensions of one, 0 if there is one only. Else codes have no scale
-template <int W, bool PUT, bool MULTI, int NS, int NV, int THREADS, bool STAGED>
+template <int W, bool PUT, bool MULTI, int NS, int NV, int THREADS, int STAGED>
 static __device__ __forceinline__ void pmkvq_task_k(
         const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw, const uint8_t * const * base, int D,
         const uint16_t * scales, int group, uint32_t thread) {
@@ -79,9 +79,9 @@ static __device__ __forceinline__ void pmkvq_task_k(
             for (int s = 0; s < 4; ++s) {
                 const uint8_t * p = base[s] + (cell*D + 8*piece)*2;
                 if constexpr (!PUT) {
-                    raw.ask(4*k + s, p);
+                    raw.template ask<W>(k, s, p);
                 } else {
-                    const uint4 x = raw.get(4*k + s, p);
+                    const uint4 x = raw.template get<W>(k, s, p);
                     tile.k_row(cell)[16*s*STRIDE + piece] = make_uint4(pmkvq_perm(x.x, x.y, 0x5410), pmkvq_perm(x.x, x.y, 0x7632),
                         pmkvq_perm(x.z, x.w, 0x5410), pmkvq_perm(x.z, x.w, 0x7632));
                 }
@@ -96,10 +96,10 @@ static __device__ __forceinline__ void pmkvq_task_k(
             }
             const uint8_t * p = base[sub] + r*64 + pair*8;
             if constexpr (!PUT) {
-                raw.ask_half(4*k, 0, p);
+                raw.template ask_half<W>(k, 0, 0, p);
             } else {
                 uint4 * const to = tile.k + (16*sub + pair)*STRIDE + 2*r; // k_row(16*sub + 2*pair)
-                const uint2    x  = raw.get_half(4*k, p);
+                const uint2    x  = raw.template get_half<W>(k, p);
                 const uint32_t sc = MULTI ? *(const uint32_t *) (scales + (group ? 16*r/group*PMKVQ_ITEM : 0) + 16*sub + 2*pair) : 0x3c003c00u;
 #pragma unroll
                 for (int e = 0; e < 2; ++e) {
@@ -120,14 +120,14 @@ static __device__ __forceinline__ void pmkvq_task_k(
             }
             const uint8_t * p = base[sub] + (W == 8 ? 2*piece : piece)*64 + four*16;
             if constexpr (!PUT) {
-                raw.ask(4*k, p);
+                raw.template ask<W>(k, 0, p);
                 if (W == 8) {
-                    raw.ask(4*k + 1, p + 64);
+                    raw.template ask<W>(k, 1, p + 64);
                 }
             } else {
                 uint4 * const to = tile.k + (16*sub + 2*four)*STRIDE + piece; // k_row(16*sub + 4*four)
-                const uint4 x0 = raw.get(4*k, p);
-                const uint4 x1 = W == 8 ? raw.get(4*k + 1, p + 64) : x0;
+                const uint4 x0 = raw.template get<W>(k, 0, p);
+                const uint4 x1 = W == 8 ? raw.template get<W>(k, 1, p + 64) : x0;
                 const uint2 one = make_uint2(0x3c003c00u, 0x3c003c00u);
                 const uint2 sc  = MULTI ? *(const uint2 *) (scales + (group ? 8*piece/group*PMKVQ_ITEM : 0) + 16*sub + 4*four) : one;
 #pragma unroll
@@ -179,7 +179,7 @@ static __device__ __forceinline__ void pmkvq_put_v16(const pmkvq_tile<NS, NV, TH
 }
 
 // dimensions v0 .. v0 + 64 NV; scales: [group of the slice][64 cells in the tile's order]
-template <int W, bool PUT, int NS, int NV, int THREADS, bool STAGED>
+template <int W, bool PUT, int NS, int NV, int THREADS, int STAGED>
 static __device__ __forceinline__ void pmkvq_task_v(
         const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw, const uint8_t * const * base, int D, int v0,
         const uint16_t * scales, int group, uint32_t thread) {
@@ -202,10 +202,10 @@ static __device__ __forceinline__ void pmkvq_task_v(
             }
             const uint8_t * p = base[sub] + (v0 + d)*4;
             if constexpr (!PUT) {
-                raw.ask_half(4*k, 0, p);
+                raw.template ask_half<W>(k, 0, 0, p);
             } else {
                 uint4 * const to = tile.v_row(d) + 2*sub;
-                const uint2   x = raw.get_half(4*k, p);
+                const uint2   x = raw.template get_half<W>(k, p);
                 const uint4 * z = (const uint4 *) of(d) + 2*sub;
 #pragma unroll
                 for (int y = 0; y < 2; ++y) {
@@ -227,13 +227,13 @@ static __device__ __forceinline__ void pmkvq_task_v(
                 if constexpr (!PUT) {
 #pragma unroll
                     for (int c = 0; c < 8; ++c) {
-                        raw.ask_half(4*k + c/2, c%2, p + c*2*D);
+                        raw.template ask_half<W>(k, c/2, c%2, p + c*2*D);
                     }
                 } else {
                     uint4 y[4];
 #pragma unroll
                     for (int c = 0; c < 4; ++c) {
-                        y[c] = raw.get_halves(4*k + c, p + 2*c*2*D, p + (2*c + 1)*2*D);
+                        y[c] = raw.template get_halves<W>(k, c, p + 2*c*2*D, p + (2*c + 1)*2*D);
                     }
                     pmkvq_make_finite(y);
                     pmkvq_put_v16(tile, d, piece, y);
@@ -242,14 +242,14 @@ static __device__ __forceinline__ void pmkvq_task_v(
                 // two rows at 8 bits, one at 4
                 const uint8_t * p = base[piece/2] + ((W == 8 ? 2 : 1)*(piece%2)*D + v0 + d)*4;
                 if constexpr (!PUT) {
-                    raw.ask(4*k, p);
+                    raw.template ask<W>(k, 0, p);
                     if (W == 8) {
-                        raw.ask(4*k + 1, p + 4*D);
+                        raw.template ask<W>(k, 1, p + 4*D);
                     }
                 } else {
                     uint4 * const to = tile.v_row(d) + piece;
-                    const uint4 x0 = raw.get(4*k, p);
-                    const uint4 x1 = W == 8 ? raw.get(4*k + 1, p + 4*D) : x0;
+                    const uint4 x0 = raw.template get<W>(k, 0, p);
+                    const uint4 x1 = W == 8 ? raw.template get<W>(k, 1, p + 4*D) : x0;
                     uint32_t s[4], b[4];
                     pmkvq_scales_of<W>(((const uint4 *) of(d))[piece], s, b);
 #pragma unroll
@@ -262,23 +262,34 @@ static __device__ __forceinline__ void pmkvq_task_v(
     }
 }
 
-// n tokens of the current batch from `first`: read from the graph's own K and V, rounded as the cache rounds
+// 4 N floats; aligned: to 16 bytes
+template <int N>
+static __device__ __forceinline__ void pmkvq_load_floats(float4 (&x)[N], const float * p, bool aligned) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        x[i] = aligned ? ((const float4 *) p)[i] : make_float4(p[4*i], p[4*i + 1], p[4*i + 2], p[4*i + 3]);
+    }
+}
+
+// rounded as the cache rounds
+static __device__ __forceinline__ uint32_t pmkvq_pack_sat(float a, float b) { return pmkvq_f2h_sat(a) | (uint32_t) pmkvq_f2h_sat(b) << 16; }
+
+// n tokens of the current batch from `first`: read from the graph's own K and V
 template <int NS, int NV, int THREADS>
 static __device__ __forceinline__ void pmkvq_put_current(const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_op_attn & op, int head, int first, int n, int v0) {
     const int Dk = op.head_dim_k;
     const int Dv = op.head_dim_v;
+    const bool aligned_k = ((uintptr_t) op.k_cur | op.k_nb_head | op.k_nb_token)%16 == 0;
+    const bool aligned_v = ((uintptr_t) op.v_cur | op.v_nb_head | op.v_nb_token)%16 == 0;
 #pragma unroll 1
     for (int i = threadIdx.x; i < PMKVQ_ITEM*(Dk/8); i += THREADS) {
         const int cell  = i/(Dk/8);
         const int piece = i%(Dk/8);
         const float * src = (const float *) ((const char *) op.k_cur + head*op.k_nb_head + (first + min(cell, n - 1))*op.k_nb_token) + 8*piece;
-        uint16_t x[8];
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-            x[j] = pmkvq_f2h_sat(src[j]);
-        }
+        float4 x[2];
+        pmkvq_load_floats(x, src, aligned_k);
         tile.k_row(cell)[piece] = make_uint4(
-            x[0] | (uint32_t) x[2] << 16, x[1] | (uint32_t) x[3] << 16, x[4] | (uint32_t) x[6] << 16, x[5] | (uint32_t) x[7] << 16);
+            pmkvq_pack_sat(x[0].x, x[0].z), pmkvq_pack_sat(x[0].y, x[0].w), pmkvq_pack_sat(x[1].x, x[1].z), pmkvq_pack_sat(x[1].y, x[1].w));
     }
 #pragma unroll 1
     for (int i = threadIdx.x; i < 128*NV; i += THREADS) {
@@ -291,8 +302,10 @@ static __device__ __forceinline__ void pmkvq_put_current(const pmkvq_tile<NS, NV
 #pragma unroll
         for (int c = 0; c < 8; ++c) {
             const float * src = (const float *) ((const char *) op.v_cur + head*op.v_nb_head + (first + min(8*piece + c, n - 1))*op.v_nb_token) + v0 + d;
-            w[2*c]     = pmkvq_f2h_sat(src[0]) | (uint32_t) pmkvq_f2h_sat(src[1]) << 16;
-            w[2*c + 1] = pmkvq_f2h_sat(src[2]) | (uint32_t) pmkvq_f2h_sat(src[3]) << 16;
+            float4 x[1];
+            pmkvq_load_floats(x, src, aligned_v);
+            w[2*c]     = pmkvq_pack_sat(x[0].x, x[0].y);
+            w[2*c + 1] = pmkvq_pack_sat(x[0].z, x[0].w);
         }
         const uint4 y[4] = { make_uint4(w[0], w[1], w[2], w[3]), make_uint4(w[4], w[5], w[6], w[7]), make_uint4(w[8], w[9], w[10], w[11]),
             make_uint4(w[12], w[13], w[14], w[15]) };

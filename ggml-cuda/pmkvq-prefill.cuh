@@ -16,7 +16,7 @@
 #include "pmkvq-prefill-rows.cuh"
 #include "pmkvq-prefill-unpack.cuh"
 
-template <bool PUT, bool MULTI, int NS, int NV, int THREADS, bool STAGED>
+template <bool PUT, bool MULTI, int NS, int NV, int THREADS, int STAGED>
 static __device__ __forceinline__ void pmkvq_tasks(
         const pmkvq_tile<NS, NV, THREADS> & tile, const pmkvq_raw<STAGED, THREADS> & raw_k, const pmkvq_raw<STAGED, THREADS> & raw_v,
         const pmkvq_prefill_item & item, const pmkvq_op_attn & op, int v0, const uint16_t * scales_k, int group_k, const uint16_t * scales_v, int group_v, int thread) {
@@ -36,7 +36,7 @@ static __device__ __forceinline__ void pmkvq_tasks(
     }
 }
 
-template <int NS, int NV, int WARPS, int M, bool MULTI, bool STAGED>
+template <int NS, int NV, int WARPS, int M, bool MULTI, int STAGED>
 static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const pmkvq_op_attn op, const pmkvq_tiling tiling, int stages) {
     using MEM = pmkvq_prefill_memory<NS, NV, WARPS, M, MULTI, STAGED>;
     using tile_t = typename MEM::tile;
@@ -120,19 +120,19 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
             auto * const visible = (uint32_t *) (smem + MEM::VISIBLE) + warp*M*32 + lane;
 
             if ((half == 1) == (stages == 2 && warp >= WARPS/2)) {
-                const pmkvq_prefill_item & it = describe[i + 3 & 3]; // i-1
-                const int state = states[(i + 3 & 3)*WARPS];
+                const pmkvq_prefill_item & it = describe[(i + 3) & 3]; // i-1
+                const int state = states[((i + 3) & 3)*WARPS];
                 if ((live & 4) && (state & 2) && it.valid != 0) {
                     uint32_t vis[M];
                     bool full = true;
 #pragma unroll
                     for (int m = 0; m < M; ++m) {
-                        vis[m] = it.valid >> t & 1 ? visible[((i + 3 & 3)*WARPS*M + m)*32] : 0;
+                        vis[m] = it.valid >> t & 1 ? visible[(((i + 3) & 3)*WARPS*M + m)*32] : 0;
                         full   = full && vis[m] == 0xffffffff;
                     }
                     full = pmkvq_all(full);
 
-                    const tile_t tile(smem + MEM::TILES + (stages == 2 ? (i + 1 & 1)*tile_t::PIECES : 0));
+                    const tile_t tile(smem + MEM::TILES + (stages == 2 ? ((i + 1) & 1)*tile_t::PIECES : 0));
                     float s[M][8][4];
                     pmkvq_prefill_scores<MEM, NS>(s, smem, warp*M, tile.k, (const uint2 *) (smem + MEM::MID_K) + three*MEM::STEPS*64*MEM::BESIDE,
                         it.width[0] < 16 ? (n_groups_k + 3)/4 : 0, lane);
@@ -183,21 +183,23 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                 }
             } else {
                 const pmkvq_raw<STAGED, THREADS> raw_k = { smem + MEM::STAGE + thread };
-                const pmkvq_raw<STAGED, THREADS> raw_v = { smem + MEM::STAGE + 4*MEM::TASKS_K*THREADS + thread };
+                const pmkvq_raw<STAGED, THREADS> raw_v = { smem + MEM::STAGE + STAGED*MEM::TASKS_K*THREADS + thread };
                 const int  number2 = items.number(i + 2);
                 const bool cached2 = items.cached(i + 2);
                 const bool some2   = i + 2 < n_items;
                 const int  number1 = items.number(i + 1);
-                const pmkvq_prefill_item & it1 = describe[i + 5 & 3]; // i+1
-                const pmkvq_prefill_item & it0 = describe[i + 4 & 3]; // i
+                const pmkvq_prefill_item & it1 = describe[(i + 5) & 3]; // i+1
+                const pmkvq_prefill_item & it0 = describe[(i + 4) & 3]; // i
                 const bool live1 = (live & 1) && it1.width[0] != 0;
 
-                // ask for what the next steps look at: the first pieces of the masks
-                const bool  ahead = some2 && cached2 && aligned && PMKVQ_ITEM*(number2 + 1) <= (int) op.n_kv;
-                const uint4 none  = make_uint4(0, 0, 0, 0);
+                // ask for what the next steps look at: the first pieces of the masks, where an item's columns follow one another
                 const pmkvq_prefill_span span = spans[warp];
+                const int   column = PMKVQ_ITEM*number2 + (cached2 ? 0 : span.first);
+                const int   end    = cached2 ? op.n_kv : span.run() ? op.n_tokens : 0;
+                const bool  ahead  = some2 && aligned && column%8 == 0 && PMKVQ_ITEM*(number2 + 1) <= end;
+                const uint4 none   = make_uint4(0, 0, 0, 0);
                 auto mask_at = [&](int x) {
-                    const uint4 * row = (const uint4 *) ((const char *) op.mask + (span.token + x/8)*op.mask_nb_token + 2*PMKVQ_ITEM*number2);
+                    const uint4 * row = (const uint4 *) ((const char *) op.mask + (span.token + x/8)*op.mask_nb_token + 2*column);
                     return x < span.pieces ? pmkvq_ldg(row + x%8) : none;
                 };
                 uint4 words[2] = { ahead ? mask_at(lane) : none, ahead ? mask_at(lane + 32) : none };
@@ -227,16 +229,16 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
 
                 // fetch
                 if (live1) {
-                    if (STAGED && it1.width[0] != PMKVQ_CURRENT) {
+                    if (STAGED > 0 && it1.width[0] != PMKVQ_CURRENT) {
                         pmkvq_tasks<false, MULTI>(tile_t(smem), raw_k, raw_v, it1, op, v0, nullptr, group_k, nullptr, group_v, thread);
                         pmkvq_cp_async_commit();
                     }
                     if (warp == 0 && it1.width[0] < 16) {
-                        pmkvq_scales_k<MULTI>((uint16_t *) (smem + MEM::SCALE_K + (i + 1 & 1)*MEM::GROUPS_K*8),
+                        pmkvq_scales_k<MULTI>((uint16_t *) (smem + MEM::SCALE_K + ((i + 1) & 1)*MEM::GROUPS_K*8),
                             (uint2 *) (smem + MEM::MID_K) + prev3*MEM::STEPS*64*MEM::BESIDE, units_k + prev3*PMKVQ_ITEM, it1.width[0], n_groups_k, range, ask_k, lane);
                     }
                     if (warp == 1) {
-                        const float unit = pmkvq_scales_v<MULTI, tile_t::V_STRIDE>((uint16_t *) (smem + MEM::SCALE_V + (i + 1 & 1)*MEM::GROUPS_V*8),
+                        const float unit = pmkvq_scales_v<MULTI, tile_t::V_STRIDE>((uint16_t *) (smem + MEM::SCALE_V + ((i + 1) & 1)*MEM::GROUPS_V*8),
                             smem + MEM::MID_V + prev3*MEM::NX*8*tile_t::V_STRIDE, it1.width[1], slice_v, range, ask_v, lane);
                         if (lane == 0) {
                             units_v[prev3] = unit;
@@ -269,7 +271,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                             const uint16_t * row = (const uint16_t *) ((const char *) op.mask + max(token, 0)*op.mask_nb_token);
                             const int first = PMKVQ_ITEM*number2 + 16*t;
                             const uint32_t bits = token < 0 ? 0 : cached2 ? pmkvq_visible16(row, first, op.n_kv, aligned, values)
-                                                                          : pmkvq_visible_tokens(op, span, row, first, values);
+                                                                          : pmkvq_visible_tokens(op, span, row, first, aligned, values);
 #pragma unroll
                             for (int m = 0; m < M; ++m) {
                                 vis[m] &= x/2 == m ? x%2 ? bits << 16 | 0x0000ffff : bits | 0xffff0000 : 0xffffffff;
@@ -284,18 +286,18 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
                     for (int m = 0; m < M; ++m) {
                         seen |= vis[m] & there[m];
                         // rows that don't exist see everything: what comes of them is not written
-                        visible[((i + 2 & 3)*WARPS*M + m)*32] = vis[m] | ~there[m];
+                        visible[(((i + 2) & 3)*WARPS*M + m)*32] = vis[m] | ~there[m];
                     }
                     const bool see = pmkvq_any(seen != 0);
                     values = pmkvq_any(values);
                     if (lane == 0) {
-                        states[(i + 2 & 3)*WARPS] = values + 2*see;
+                        states[((i + 2) & 3)*WARPS] = values + 2*see;
                         if (see) {
                             flags[three] = 1;
                         }
                     }
                     if (warp == 2) {
-                        pmkvq_describe_item(describe[i + 2 & 3], op, cached2, number2, head, entry, lane);
+                        pmkvq_describe_item(describe[(i + 2) & 3], op, cached2, number2, head, entry, lane);
                     }
                 }
             }
@@ -310,7 +312,7 @@ static __global__ void __launch_bounds__(32*WARPS, 1) pmkvq_attn_prefill(const p
 }
 
 // cudaErrorInvalidConfiguration: the device's shared memory is too small
-template <int NS, int NV, int WARPS, int M, bool MULTI, bool STAGED>
+template <int NS, int NV, int WARPS, int M, bool MULTI, int STAGED>
 static cudaError_t pmkvq_launch_prefill(const pmkvq_op_attn & op, size_t shared, cudaStream_t stream) {
     using MEM = pmkvq_prefill_memory<NS, NV, WARPS, M, MULTI, STAGED>;
     static_assert(MEM::tile::PIECES*16 >= WARPS*8*(64*NV + 4)*4, "the output goes through a tile");
@@ -330,14 +332,20 @@ static cudaError_t pmkvq_launch_prefill(const pmkvq_op_attn & op, size_t shared,
     return cudaGetLastError();
 }
 
-// as many rows as shared memory allows
+// as many rows as shared memory allows: with 128 dimensions and one group a Hopper and an A100 have 256, what has 99 KiB 128, a Turing 64
 template <int NS, int NV, bool MULTI>
 static cudaError_t pmkvq_launch_prefill(const pmkvq_op_attn & op, size_t shared, cudaStream_t stream) {
     if constexpr (NS <= 3) {
-        const cudaError_t err = pmkvq_launch_prefill<NS, NV, 8, 2, MULTI, true>(op, shared, stream);
+        const cudaError_t err = pmkvq_launch_prefill<NS, NV, 8, 2, MULTI, 4>(op, shared, stream);
         if (err != cudaErrorInvalidConfiguration) {
             return err;
         }
     }
-    return pmkvq_launch_prefill<NS, NV, 4, 1, MULTI, false>(op, shared, stream);
+    if constexpr (NS <= 2) {
+        const cudaError_t err = pmkvq_launch_prefill<NS, NV, 8, 1, MULTI, 2>(op, shared, stream);
+        if (err != cudaErrorInvalidConfiguration) {
+            return err;
+        }
+    }
+    return pmkvq_launch_prefill<NS, NV, 4, 1, MULTI, 0>(op, shared, stream);
 }

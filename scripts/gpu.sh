@@ -173,6 +173,12 @@ do_kernels() {
     fi
     stage kernels kernels.log 10 python3 scripts/gpu_kernels.py "$out/kernels.log"
     tables kernels kernels.log 60
+    # prefill as GPUs with less shared memory do it, by this one: 8.6, 8.9 and 12.0, and Turing
+    for kib in 99 64; do
+        [ -z "$dry" ] || break
+        stage "prefill_$kib" smaller.log 30 env PMKVQ_BENCH=prefill PMKVQ_BENCH_SHARED=$kib PMKVQ_BENCH_ONLY='32/8 32768 1 4' \
+            "$tests" --test-threads=1 --ignored --nocapture bench && tables "prefill_$kib" smaller.log 3
+    done
 }
 
 do_variants() {

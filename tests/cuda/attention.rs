@@ -2,6 +2,7 @@
 //! for, and values that are hard on codes and halves. Tests named `small_*` are those that the GPU's checkers run.
 
 mod case;
+mod counts;
 mod rounding;
 mod sums;
 
@@ -292,7 +293,7 @@ fn lists_of_what_sequences_see() {
             c.check_in(&format!("ratio {ratio}, {shared} shared blocks"), &[1, 4, 11]);
 
             let on = c.upload();
-            let partial = on.partials_by(3, on.lists(3).as_ref());
+            let partial = on.partials_by(3, Way::Lists(&on.lists(3).expect("lists")));
             let unseen = |r: usize| (0..3).all(|chunk| partial[((chunk * n_seq + 5) * c.n_head + r) * 66 + 65] == 0.0);
             assert!((0..c.n_head).all(unseen), "a sum of weights of nothing");
         }

@@ -4,6 +4,7 @@
 //! everything runs (`tiny`). `scripts/gpu_kernels.py` puts upstream's times beside these.
 //! `PMKVQ_BENCH_ONLY`: one line of the attention's table and nothing else, '32/8 131072 1 2', for a profiler.
 //! `PMKVQ_BENCH_TOKENS`: queries of one sequence, for prefill.
+//! `PMKVQ_BENCH_SHARED`: KiB of shared memory that a CTA can have, no more than there are: a prefill as a smaller GPU would do it.
 //! `PMKVQ_BENCH_CHUNKS`: chunk counts to try instead of what `pmkvq_cuda_n_chunk` says, with commas.
 
 mod attention;

@@ -14,6 +14,7 @@ static int run(char kind, const void * op, cudaStream_t stream) {
         case 'a': return pmkvq_cuda_op_attn  ((const pmkvq_op_attn     *) op, nullptr, stream);
         case 'i': return pmkvq_cuda_op_seen  (&((const pmkvq_dev_listed *) op)->op, ((const pmkvq_dev_listed *) op)->seen, stream);
         case 'w': return pmkvq_cuda_op_attn  (&((const pmkvq_dev_listed *) op)->op, ((const pmkvq_dev_listed *) op)->seen, stream);
+        case 'p': return pmkvq_cuda_op_attn_within(&((const pmkvq_dev_within *) op)->op, nullptr, ((const pmkvq_dev_within *) op)->shared, stream);
         case 'e': {
             const pmkvq_dev_end & end = *(const pmkvq_dev_end *) op;
             return pmkvq_cuda_op_merge_stores(&end.merge, &end.stores[0], &end.stores[1], stream);
@@ -269,6 +270,7 @@ int pmkvq_dev_store (const pmkvq_op_store    * op) { return run('s', op, get_str
 int pmkvq_dev_stores(const pmkvq_op_store    * op) { return run('b', op, get_stream()); }
 int pmkvq_dev_shrink(const pmkvq_cuda_shrink * op) { return run('k', op, get_stream()); }
 int pmkvq_dev_attn  (const pmkvq_op_attn     * op) { return run('a', op, get_stream()); }
+int pmkvq_dev_attn_within(const pmkvq_dev_within * op) { return run('p', op, get_stream()); }
 int pmkvq_dev_seen  (const pmkvq_dev_listed  * op) { return run('i', op, get_stream()); }
 int pmkvq_dev_attn_seen(const pmkvq_dev_listed * op) { return run('w', op, get_stream()); }
 int pmkvq_dev_merge (const pmkvq_op_merge    * op) { return run('m', op, get_stream()); }

@@ -33,6 +33,12 @@ typedef struct pmkvq_dev_listed {
     void        * seen;
 } pmkvq_dev_listed;
 
+// an attention as on a GPU whose CTAs can have so many bytes of shared memory
+typedef struct pmkvq_dev_within {
+    pmkvq_op_attn op;
+    size_t        shared;
+} pmkvq_dev_within;
+
 // what ends a layer
 typedef struct pmkvq_dev_end {
     pmkvq_op_merge merge;
@@ -43,6 +49,7 @@ int pmkvq_dev_store (const pmkvq_op_store    * op);
 int pmkvq_dev_stores(const pmkvq_op_store    * op); // two of them, in one launch
 int pmkvq_dev_shrink(const pmkvq_cuda_shrink * op);
 int pmkvq_dev_attn  (const pmkvq_op_attn     * op);
+int pmkvq_dev_attn_within(const pmkvq_dev_within * op);
 int pmkvq_dev_seen  (const pmkvq_dev_listed  * op); // makes the lists
 int pmkvq_dev_attn_seen(const pmkvq_dev_listed * op);
 int pmkvq_dev_merge (const pmkvq_op_merge    * op);
@@ -51,7 +58,7 @@ int pmkvq_dev_load  (const pmkvq_op_load     * op);
 int pmkvq_dev_finish(const pmkvq_dev_end     * op); // in one launch
 
 // seconds for each of n runs of a list of operations in turn, by events, from a captured graph of one round (-1: the shim has no clock).
-// kinds[i]: 's', 'b' (both stores), 'k' (shrink), 'a', 'i' (lists), 'w' (attention with lists), 'm', 'e' (end); ops[i]: the struct, or the first of two
+// kinds[i]: 's', 'b' (both stores), 'k' (shrink), 'a', 'i' (lists), 'w' (attention with lists), 'p' (within), 'm', 'e' (end); ops[i]: the struct, or the first of two
 int pmkvq_dev_time(const char * kinds, const void * const * ops, uint32_t n_ops, uint32_t n_runs, float * seconds);
 
 // seconds of device-to-device copies of n bytes, each of n_runs

@@ -36,6 +36,13 @@ pub struct Listed {
     pub seen: *mut u8,
 }
 
+/// `pmkvq_dev_within`: as on a GPU whose CTAs can have so many bytes of shared memory, which may not be more than this one's.
+#[repr(C)]
+pub struct Within {
+    pub op: OpAttn,
+    pub shared: usize,
+}
+
 /// `pmkvq_dev_end`
 #[repr(C)]
 pub struct End {
@@ -62,6 +69,7 @@ struct Library {
     stores: unsafe extern "C" fn(*const OpStore) -> c_int,
     shrink: unsafe extern "C" fn(*const Shrink) -> c_int,
     attn: unsafe extern "C" fn(*const OpAttn) -> c_int,
+    attn_within: unsafe extern "C" fn(*const Within) -> c_int,
     seen: unsafe extern "C" fn(*const Listed) -> c_int,
     attn_seen: unsafe extern "C" fn(*const Listed) -> c_int,
     merge: unsafe extern "C" fn(*const OpMerge) -> c_int,
@@ -70,6 +78,7 @@ struct Library {
     finish: unsafe extern "C" fn(*const End) -> c_int,
     seen_bytes: unsafe extern "C" fn(*const OpAttn) -> usize,
     seen_pays: unsafe extern "C" fn(*const OpAttn) -> c_int,
+    shared_limit: unsafe extern "C" fn() -> usize,
     n_chunk: unsafe extern "C" fn(u32, u32, u32, u32, u32) -> u32,
     supports: unsafe extern "C" fn(u32, u32, u32, u32, u32, u32) -> c_int,
     time: unsafe extern "C" fn(*const c_char, *const *const c_void, u32, u32, *mut f32) -> c_int,
@@ -105,6 +114,7 @@ impl Library {
                 stores: get!("pmkvq_dev_stores"),
                 shrink: get!("pmkvq_dev_shrink"),
                 attn: get!("pmkvq_dev_attn"),
+                attn_within: get!("pmkvq_dev_attn_within"),
                 seen: get!("pmkvq_dev_seen"),
                 attn_seen: get!("pmkvq_dev_attn_seen"),
                 merge: get!("pmkvq_dev_merge"),
@@ -113,6 +123,7 @@ impl Library {
                 finish: get!("pmkvq_dev_finish"),
                 seen_bytes: get!("pmkvq_cuda_seen_bytes"),
                 seen_pays: get!("pmkvq_cuda_seen_pays"),
+                shared_limit: get!("pmkvq_cuda_shared_limit"),
                 n_chunk: get!("pmkvq_cuda_n_chunk"),
                 supports: get!("pmkvq_cuda_supports_attn"),
                 time: get!("pmkvq_dev_time"),
@@ -183,6 +194,12 @@ impl Device {
         must(unsafe { (self.lib.sync)() }, "the device");
     }
 
+    /// Bytes of shared memory that a CTA can have.
+    pub fn shared_limit(&self) -> usize {
+        // SAFETY: no arguments
+        unsafe { (self.lib.shared_limit)() }
+    }
+
     /// Chunks that suit an attention.
     pub fn n_chunk(&self, n_tokens: u32, n_kv: u32, n_head: u32, n_head_kv: u32) -> u32 {
         // SAFETY: takes numbers
@@ -231,6 +248,11 @@ pub fn shrink(op: &Shrink) -> i32 {
 pub fn attn(op: &OpAttn) -> i32 {
     // SAFETY: as above
     Device::get().run("attention", |l| unsafe { (l.attn)(op) })
+}
+
+pub fn attn_within(op: &Within) -> i32 {
+    // SAFETY: as above
+    Device::get().run("attention", |l| unsafe { (l.attn_within)(op) })
 }
 
 /// Bytes of the lists of what is seen; 0: there are none for such an attention.
@@ -319,6 +341,7 @@ pub enum Op<'a> {
     Attn(&'a OpAttn),
     Seen(&'a Listed),
     AttnSeen(&'a Listed),
+    Within(&'a Within),
     Merge(&'a OpMerge),
     End(&'a End),
 }
@@ -337,6 +360,7 @@ pub fn time(ops: &[Op], n_runs: usize) -> Option<Vec<f32>> {
             Op::Attn(o) => (b'a', raw(o)),
             Op::Seen(o) => (b'i', raw(o)),
             Op::AttnSeen(o) => (b'w', raw(o)),
+            Op::Within(o) => (b'p', raw(o)),
             Op::Merge(o) => (b'm', raw(o)),
             Op::End(o) => (b'e', raw(o)),
         })

@@ -5,7 +5,7 @@
 
 use super::rounding;
 use crate::common::*;
-use crate::device::{self, Buffer, DeviceCache, Listed};
+use crate::device::{self, Buffer, Device, DeviceCache, Listed, Within};
 use half::f16;
 use pmkvq::capi::types::{OpAttn, OpMerge, RowTransformC};
 use pmkvq::geometry::{Side, Width, BLOCK};
@@ -231,15 +231,16 @@ impl Case {
         Bound { want, plain, own, halves, bound }
     }
 
-    /// Within the bound in every number of chunks, without lists of what is seen and with them, and the same bits each time.
+    /// Within the bound in every number of chunks, in every way that the operation can be done, and the same bits each time.
     pub fn check_in(&mut self, what: &str, chunks: &[usize]) {
         let b = self.bound(what);
         let on = self.upload();
         for (i, &n_chunk) in chunks.iter().enumerate() {
             let lists = on.lists(n_chunk);
-            for seen in std::iter::once(None).chain(lists.as_ref().map(Some)) {
-                let by = if seen.is_some() { "by lists, " } else { "" };
-                let partial = on.partials_by(n_chunk, seen);
+            let smaller = if i == 0 && self.n_token() > FEW { Way::smaller_gpus() } else { vec![] };
+            for way in [Way::Usual].into_iter().chain(lists.as_ref().map(Way::Lists)).chain(smaller) {
+                let by = way.name();
+                let partial = on.partials_by(n_chunk, way);
                 let out = on.merged(&partial, n_chunk);
                 let (e, by_host) = (error(&out, &b.want), error(&self.merged_on_host(&partial, n_chunk), &b.want));
                 let Bound { plain, own, halves, bound, .. } = b;
@@ -249,7 +250,7 @@ impl Case {
                      cache's {own:.3e}, f16's {halves:.3e}); merged by the host {by_host:.3e}"
                 );
                 if i == 0 {
-                    let again = on.partials_by(n_chunk, seen);
+                    let again = on.partials_by(n_chunk, way);
                     assert!(same_bits(&partial, &again), "{what}: {by}other bits the second time");
                 }
             }
@@ -303,6 +304,35 @@ impl Case {
                 // SAFETY: numbers and pointers; what is not set here is set where it is used
                 ..unsafe { std::mem::zeroed() }
             },
+        }
+    }
+}
+
+/// The most query tokens of a decode (`PMKVQ_FEW`).
+const FEW: usize = 16;
+
+/// How the operation is done.
+#[derive(Clone, Copy)]
+pub enum Way<'a> {
+    Usual,
+    /// By lists of what is seen.
+    Lists(&'a Buffer),
+    /// With so many bytes of shared memory for a CTA.
+    Within(usize),
+}
+
+impl Way<'_> {
+    /// What an A100, GPUs of compute capability 8.6, 8.9 and 12.0, and a Turing have, as far as it is less than what there is.
+    fn smaller_gpus() -> Vec<Way<'static>> {
+        let limit = Device::get().shared_limit();
+        [163, 99, 64].map(|kib| kib << 10).into_iter().filter(|n| *n < limit).map(Way::Within).collect()
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Way::Usual => String::new(),
+            Way::Lists(_) => "by lists, ".into(),
+            Way::Within(bytes) => format!("within {} KiB, ", bytes >> 10),
         }
     }
 }
@@ -401,16 +431,17 @@ impl Uploaded {
 
     /// The partial results: all written but for what a record of nothing holds, and nothing beyond them.
     pub fn partials(&self, n_chunk: usize) -> Vec<f32> {
-        self.partials_by(n_chunk, None)
+        self.partials_by(n_chunk, Way::Usual)
     }
 
-    pub fn partials_by(&self, n_chunk: usize, lists: Option<&Buffer>) -> Vec<f32> {
+    pub fn partials_by(&self, n_chunk: usize, way: Way) -> Vec<f32> {
         let n = self.dv + 2;
         let out = Buffer::new(4 * n_chunk * self.n_record * n);
         let op = self.op(n_chunk, out.ptr().cast());
-        let code = match lists {
-            Some(seen) => device::attn_seen(&Listed { op, seen: seen.ptr() }),
-            None => device::attn(&op),
+        let code = match way {
+            Way::Usual => device::attn(&op),
+            Way::Lists(seen) => device::attn_seen(&Listed { op, seen: seen.ptr() }),
+            Way::Within(shared) => device::attn_within(&Within { op, shared }),
         };
         assert_eq!(code, 0, "the operation was refused");
         let partial: Vec<f32> = out.read();

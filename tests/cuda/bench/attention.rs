@@ -6,7 +6,7 @@
 
 use super::memory::{block_bytes, Memory, Pages, D, GROUP};
 use super::{seconds, Copies, Size};
-use crate::device::{self, Buffer, Device, Listed, Op};
+use crate::device::{self, Buffer, Device, Listed, Op, Within};
 use crate::rng::Rng;
 use pmkvq::capi::types::{OpAttn, OpMerge, RowTransformC};
 use pmkvq::geometry::{params_bytes, BlockEntry, Width, BLOCK};
@@ -217,10 +217,16 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
         let lists = Buffer::new(device::seen_bytes(&attn(&layers[0])).max(4));
         let attns: Vec<Listed> = layers.iter().map(|l| Listed { op: attn(l), seen: lists.ptr() }).collect();
         let pays = device::seen_pays(&attns[0].op);
+        let shared = std::env::var("PMKVQ_BENCH_SHARED").map(|kib| kib.parse::<usize>().expect("KiB") << 10);
+        let within: Vec<Within> = (shared.into_iter())
+            .flat_map(|shared| layers.iter().map(move |l| (l, shared)))
+            .map(|(l, shared)| Within { op: attn(l), shared })
+            .collect();
         let t_lists = pays.then(|| seconds(&[Op::Seen(&attns[0])], n_runs));
         let mut ops = Vec::new();
-        for a in &attns {
-            ops.extend([if pays { Op::AttnSeen(a) } else { Op::Attn(&a.op) }, Op::Merge(&merge)]);
+        for (i, a) in attns.iter().enumerate() {
+            let usual = if pays { Op::AttnSeen(a) } else { Op::Attn(&a.op) };
+            ops.extend([within.get(i).map_or(usual, Op::Within), Op::Merge(&merge)]);
         }
         let t = seconds(&ops, n_runs) / layers.len() as f64;
         check(&out.read());

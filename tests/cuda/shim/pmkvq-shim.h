@@ -41,10 +41,9 @@ static inline void pmkvq_shim_launch(bool early, const char * name, void (*kerne
     }, &call, sizeof(call));
 }
 
-// PMKVQ_SHIM_SHARED: bytes that a CTA can have, to run the kernels as a GPU with less shared memory would. The default is a Hopper's
+// a Hopper's
 static inline size_t pmkvq_shared_limit() {
-    const char * bytes = getenv("PMKVQ_SHIM_SHARED");
-    return bytes ? (size_t) atol(bytes) : 227*1024;
+    return 227*1024;
 }
 
 template <typename K>
