@@ -5,8 +5,6 @@
 #include "pmkvq-cuda.h"
 #include "pmkvq-device.cuh"
 
-#define PMKVQ_ITEM 64 // cells that a warp works on at a time: half a block
-
 #define PMKVQ_INF __int_as_float(0x7f800000)
 
 // tiles of query rows that share the keys of a KV head: whole tokens where a token's rows fit, parts of one token where not. Made on the

@@ -27,91 +27,56 @@ static pmkvq_cuda_shrink pmkvq_shrink_on_device(const pmkvq_op_shrink & op) {
     return res;
 }
 
-// Lists of what is seen (pmkvq-cuda.h), for each mask of the graph that is being run or captured: the first attention that reads a mask
-// makes them, the next ones find them made. A captured graph makes its own again each time that it is launched, in the same
-// order; so memory that a graph may know stays until the context goes
+// Lists of what is seen (pmkvq-cuda.h) that there are in the graph that is being run or captured: the first attention that reads a mask
+// makes them, in the cache's memory, the next ones find them made. A captured graph makes its own again each time that it is launched, in
+// the same order
 struct pmkvq_lists {
     struct entry {
+        const void        * memory;
         const ggml_tensor * mask;
         pmkvq_op_attn op; // of the attention that made them
-        void        * memory;
-        size_t        bytes;
 
         bool suits(const ggml_tensor * m, const pmkvq_op_attn & o) const {
             return m == mask && o.n_tokens == op.n_tokens && o.n_kv == op.n_kv && o.n_head == op.n_head && o.n_head_kv == op.n_head_kv &&
-                o.head_dim_v == op.head_dim_v && o.n_chunk == op.n_chunk;
+                o.head_dim_k == op.head_dim_k && o.head_dim_v == op.head_dim_v && o.n_chunk == op.n_chunk && o.one_seq == op.one_seq;
         }
     };
 
-    const int device;
-    std::vector<entry>  entries;
-    size_t              n_used = 0; // by this graph
-    std::vector<void *> memory;
-
-    explicit pmkvq_lists(int device) : device(device) {}
-
-    ~pmkvq_lists() {
-        ggml_cuda_set_device(device);
-        for (void * p : memory) {
-            (void) cudaFree(p);
-        }
-    }
-
-    // enough for every batch and length of this cache. NULL: there is no memory
-    void * allocate(const pmkvq_op_attn & op, size_t & bytes) {
-        pmkvq_op_attn most = op;
-        most.n_tokens = std::max(op.n_tokens, (uint32_t) PMKVQ_FEW);
-        most.n_kv     = op.n_blocks*PMKVQ_BLOCK;
-        bytes = pmkvq_cuda_seen_bytes(&most);
-        void * p = nullptr;
-        if (cudaMalloc(&p, bytes) != cudaSuccess) {
-            (void) cudaGetLastError();
-            bytes = 0;
-            return nullptr;
-        }
-        memory.push_back(p);
-        return p;
-    }
+    std::vector<entry> made;
 };
 
 void ggml_cuda_begin_pmkvq(ggml_backend_cuda_context & ctx) {
     if (ctx.pmkvq) {
-        ((pmkvq_lists *) ctx.pmkvq.get())->n_used = 0;
+        ((pmkvq_lists *) ctx.pmkvq.get())->made.clear();
     }
 }
 
 // NULL where there are none
-static const void * pmkvq_seen_by(ggml_backend_cuda_context & ctx, const ggml_tensor * mask, const pmkvq_op_attn & op) {
+static const void * pmkvq_seen_by(ggml_backend_cuda_context & ctx, const ggml_tensor * node, const pmkvq_op_attn & op) {
+    const ggml_tensor * mask = node->src[1];
+    const ggml_tensor * room = node->src[8];
+
     // branches of the graph that run side by side don't know of each other's
-    if (!pmkvq_cuda_seen_pays(&op) || ctx.curr_stream_no != 0) {
+    if (!pmkvq_is_bytes(room) || ggml_nbytes(room) < pmkvq_cuda_seen_bytes(&op) || !pmkvq_cuda_seen_pays(&op) || ctx.curr_stream_no != 0) {
         return nullptr;
     }
     if (!ctx.pmkvq) {
-        ctx.pmkvq = std::make_shared<pmkvq_lists>(ctx.device);
+        ctx.pmkvq = std::make_shared<pmkvq_lists>();
     }
-    pmkvq_lists & lists = *(pmkvq_lists *) ctx.pmkvq.get();
+    auto & made = ((pmkvq_lists *) ctx.pmkvq.get())->made;
 
-    for (size_t i = 0; i < lists.n_used; ++i) {
-        if (lists.entries[i].suits(mask, op)) {
-            return lists.entries[i].memory;
-        }
+    auto it = std::find_if(made.begin(), made.end(), [&](const pmkvq_lists::entry & e) { return e.memory == room->data; });
+    if (it != made.end() && it->suits(mask, op)) {
+        return room->data;
     }
-
-    if (lists.n_used == lists.entries.size()) {
-        lists.entries.push_back({});
+    // others may have been there: what reads them comes before in the stream
+    CUDA_CHECK((cudaError_t) pmkvq_cuda_op_seen(&op, room->data, ctx.stream()));
+    if (it == made.end()) {
+        made.push_back({ room->data, mask, op });
+    } else {
+        *it = { room->data, mask, op };
     }
-    auto & e = lists.entries[lists.n_used];
-    if (e.bytes < pmkvq_cuda_seen_bytes(&op)) {
-        e.memory = lists.allocate(op, e.bytes);
-        if (!e.memory) {
-            return nullptr;
-        }
-    }
-    e.mask = mask;
-    e.op   = op;
-    CUDA_CHECK((cudaError_t) pmkvq_cuda_op_seen(&op, e.memory, ctx.stream()));
-    lists.n_used++;
-    return e.memory;
+    return room->data;
 }
 
 // 0, or a cudaError_t
@@ -127,7 +92,7 @@ static int pmkvq_run(ggml_backend_cuda_context & ctx, const ggml_tensor * dst, c
         case PMKVQ_OP_ATTN:
             {
                 pmkvq_op_attn op;
-                return pmkvq_read_attn(dst, params, op) ? pmkvq_cuda_op_attn(&op, pmkvq_seen_by(ctx, dst->src[1], op), stream) : cudaErrorInvalidValue;
+                return pmkvq_read_attn(dst, params, op) ? pmkvq_cuda_op_attn(&op, pmkvq_seen_by(ctx, dst, op), stream) : cudaErrorInvalidValue;
             }
         case PMKVQ_OP_MERGE:
             {
@@ -259,7 +224,7 @@ bool ggml_cuda_supports_pmkvq(int device, const ggml_tensor * op) {
         case PMKVQ_OP_ATTN:
             {
                 pmkvq_op_attn o;
-                return on_device(3, 5) && pmkvq_read_attn(op, params, o) &&
+                return on_device(3, 5) && (!op->src[8] || on_device(8, 8)) && pmkvq_read_attn(op, params, o) &&
                     pmkvq_cuda_supports_attn(o.n_head, o.n_head_kv, o.head_dim_k, o.head_dim_v, o.group_k, o.group_v);
             }
         case PMKVQ_OP_MERGE:

@@ -152,7 +152,7 @@ size_t pmkvq_cuda_seen_bytes(const pmkvq_op_attn * op) {
             || op->n_tokens == 0 || op->n_tokens > PMKVQ_FEW || op->n_kv == 0 || op->n_kv > INT32_MAX || op->n_chunk == 0 || op->n_chunk > UINT16_MAX) {
         return 0;
     }
-    return pmkvq_seen::of(*op, nullptr).bytes(op->n_tokens);
+    return pmkvq_seen_bytes(op->n_tokens, pmkvq_seen::of(*op, nullptr).n_lists, op->n_kv);
 }
 
 // What lists can save is rounds of the warps; what they cost is an access to memory before the first item. Several tokens are mostly of

@@ -59,8 +59,4 @@ struct pmkvq_seen {
         s.list    = memory ? s.start + s.n_lists + 1 : nullptr;
         return s;
     }
-
-    size_t bytes(int n_tokens) const {
-        return ((size_t) n_tokens*n_words + 2*n_lists + 1 + (size_t) n_lists*n_items)*sizeof(uint32_t);
-    }
 };

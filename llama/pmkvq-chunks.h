@@ -1,10 +1,12 @@
-// pmkvq-chunks.h - the parts that a GPU splits the cells into
+// pmkvq-chunks.h - the parts that a GPU splits the cells into, and the memory of its lists of what is seen
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
-#define PMKVQ_FEW 16 // the most query tokens of a decode
+#define PMKVQ_FEW  16 // the most query tokens of a decode
+#define PMKVQ_ITEM 64 // cells that a warp works on at a time: half a block
 
 // thread blocks of a decode on a multiprocessor
 #ifndef PMKVQ_DECODE_CTAS
@@ -42,4 +44,12 @@ static inline uint32_t pmkvq_n_chunk_gpu(int64_t n_sm, int64_t rows_most, int64_
     const int64_t fill = room*(few ? PMKVQ_DECODE_CTAS : 1)*n_sm/(kv*n_tiles);
 
     return clamp((n_kv + 255)/256, 1, clamp(fill, 1, most));
+}
+
+// bytes of n_lists lists of what n_tokens see of n_kv cells, as pmkvq-seen.cuh draws them
+static inline size_t pmkvq_seen_bytes(int64_t n_tokens, int64_t n_lists, int64_t n_kv) {
+    const int64_t n_items = (n_kv + PMKVQ_ITEM - 1)/PMKVQ_ITEM;
+    const int64_t n_words = (n_items + 31)/32;
+
+    return (n_tokens*n_words + 2*n_lists + 1 + n_lists*n_items)*sizeof(uint32_t);
 }

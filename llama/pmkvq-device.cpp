@@ -32,8 +32,8 @@ ggml_backend_t pmkvq_device::backend(ggml_backend_sched_t sched) const {
     return at.dev ? nullptr : ggml_backend_sched_get_backend(sched, n - 1);
 }
 
-size_t pmkvq_device::size_ops(uint32_t n_sides) const {
-    return direct ? 0 : MAX_OPS*(sizeof(pmkvq_block_op) + sizeof(uint32_t)) + n_sides*sizeof(pmkvq_side_desc);
+size_t pmkvq_device::padded(size_t size) const {
+    return GGML_PAD(size, ggml_backend_buft_get_alignment(buft));
 }
 
 pmkvq_placement pmkvq_layer_placement(ggml_backend_dev_t dev) {
@@ -120,6 +120,7 @@ bool pmkvq_device_runs(
     ggml_tensor * meta   = bytes(meta_bytes);
     ggml_tensor * ops    = bytes(sizeof(pmkvq_block_op));
     ggml_tensor * sides  = bytes(cache.n_sides*sizeof(pmkvq_side_desc));
+    ggml_tensor * seen   = bytes(1);
     ggml_tensor * idxs   = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I64, n_tokens);
     ggml_tensor * mask   = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, (int64_t) cache.n_blocks*PMKVQ_BLOCK, n_tokens);
     ggml_tensor * sinks  = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_F32, layer.n_head);
@@ -127,7 +128,7 @@ bool pmkvq_device_runs(
     ggml_tensor * v      = rows(layer.head_dim_v, layer.n_head_kv);
     ggml_tensor * q      = rows(layer.head_dim_k, layer.n_head);
 
-    ggml_tensor * attn = pmkvq_build_attn(ctx.get(), nullptr, q, k, v, mask, idxs, pool_k, pool_v, meta, { side_k, cache }, { side_v, cache }, PMKVQ_ROWS,
+    ggml_tensor * attn = pmkvq_build_attn(ctx.get(), nullptr, q, k, v, mask, idxs, pool_k, pool_v, meta, seen, { side_k, cache }, { side_v, cache }, PMKVQ_ROWS,
             layer.head_dim_v, 1.0f, 0.0f, 0.0f, false);
 
     // whatever the plan has: vectors and rotations

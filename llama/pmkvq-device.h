@@ -23,9 +23,12 @@ struct pmkvq_placement {
 };
 
 struct pmkvq_device {
-    // block operations that are uploaded at a time. Their buffer is small, and does not count against the budget: a plan
-    // that fits to the byte fits on every device
+    // block operations that are uploaded at a time
     static constexpr uint32_t MAX_OPS = 256;
+
+    // bytes of their list, and of the counts of heads that they have converted, of which each pool has its own
+    static constexpr size_t SIZE_OPS  = MAX_OPS*sizeof(pmkvq_block_op);
+    static constexpr size_t SIZE_DONE = MAX_OPS*sizeof(uint32_t);
 
     pmkvq_placement            at;
     ggml_backend_buffer_type_t buft = nullptr;
@@ -49,8 +52,8 @@ struct pmkvq_device {
     // what the operations of all layers in a context run on
     ggml_backend_t backend(ggml_backend_sched_t sched) const;
 
-    // bytes that block operations take, with n_sides sides
-    size_t size_ops(uint32_t n_sides) const;
+    // bytes that a tensor of so many takes in a buffer
+    size_t padded(size_t size) const;
 };
 
 // where a layer's K and V would be in a plain cache whose layer is on dev

@@ -156,7 +156,7 @@ ggml_tensor * pmkvq_store::build_attn(
                 std::string(sinks ? "sinks" : "soft-capping") + "): make the plan without them");
     }
 
-    ggml_tensor * partial = pmkvq_build_attn(ctx, shared.get(), q, k_cur, v_cur, kq_mask, idxs, t_pool[sk.pool], t_pool[sv.pool], device.t_meta,
+    ggml_tensor * partial = pmkvq_build_attn(ctx, shared.get(), q, k_cur, v_cur, kq_mask, idxs, t_pool[sk.pool], t_pool[sv.pool], device.t_meta, t_seen[ikv],
             { sk, desc }, { sv, desc }, device.direct ? 0 : rows_most, layers[ikv].head_dim_v, kq_scale, softcap, max_bias, one_seq);
 
     const auto & tv = transforms[2*ikv + 1];

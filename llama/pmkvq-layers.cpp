@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <set>
 #include <stdexcept>
+#include <utility>
 
 void pmkvq_store::add_layer(int32_t il, bool offload) {
     placements.push_back(offload ? pmkvq_layer_placement(model->dev_layer(il)) : pmkvq_placement());
@@ -25,6 +26,52 @@ void pmkvq_store::add_layer(int32_t il, bool offload) {
     });
 }
 
+bool pmkvq_store::has_seen() const {
+    return rows_most == PMKVQ_ROWS;
+}
+
+size_t pmkvq_store::first_alike(size_t i) const {
+    auto alike = [&](const pmkvq_layer_desc & l) {
+        const auto & o = layers[i];
+        return l.device == o.device && l.n_head == o.n_head && l.n_head_kv == o.n_head_kv && l.head_dim_k == o.head_dim_k && l.head_dim_v == o.head_dim_v;
+    };
+
+    return std::find_if(layers.begin(), layers.end(), alike) - layers.begin();
+}
+
+size_t pmkvq_store::size_sides() const {
+    return 2*layers.size()*sizeof(pmkvq_side_desc);
+}
+
+size_t pmkvq_store::size_seen() const {
+    return pmkvq_seen_bytes(PMKVQ_FEW, PMKVQ_FEW, n_cell);
+}
+
+size_t pmkvq_store::size_lists(uint32_t id) const {
+    const auto & device = devices[id];
+    if (device.direct) {
+        return 0;
+    }
+
+    std::set<std::pair<uint32_t, uint32_t>> shapes; // of pools
+    size_t n_seen = 0;
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const auto & l = layers[i];
+        if (l.device == id) {
+            shapes.insert({ l.n_head_kv, l.head_dim_k });
+            shapes.insert({ l.n_head_kv, l.head_dim_v });
+            n_seen += has_seen() && first_alike(i) == i;
+        }
+    }
+
+    // tables and transforms end at multiples of 64, and what follows them may have to begin later
+    const size_t gaps = 2*(device.padded(64) - 64);
+
+    return device.padded(pmkvq_device::SIZE_OPS) + shapes.size()*device.padded(pmkvq_device::SIZE_DONE) + device.padded(size_sides()) +
+        n_seen*device.padded(size_seen()) + gaps;
+}
+
 size_t pmkvq_store::count_scratch() const {
     std::vector<size_t> scratch(devices.size());
     for (const auto & l : layers) {
@@ -37,8 +84,8 @@ size_t pmkvq_store::count_scratch() const {
     }
 
     size_t res = 0;
-    for (const size_t s : scratch) {
-        res += s;
+    for (uint32_t id = 0; id < devices.size(); ++id) {
+        res += scratch[id] + size_lists(id);
     }
     return res;
 }
@@ -77,7 +124,7 @@ void pmkvq_store::create_cache() {
         cache = nullptr;
     }
 
-    // a plan that fits to the byte fits on every device, if need be with fewer parts
+    // where the budget has no room for more, fewer parts, and no lists of what is seen
     for (uint32_t rows : { (uint32_t) PMKVQ_ROWS, std::min(n_ctx, (uint32_t) PMKVQ_ROWS_LEAST) }) {
         rows_most     = rows;
         scratch_bytes = count_scratch();

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 #include <stdexcept>
 
 std::vector<std::pair<ggml_backend_buffer_type_t, ggml_context *>> pmkvq_store::init_tensors() {
@@ -30,6 +31,7 @@ std::vector<std::pair<ggml_backend_buffer_type_t, ggml_context *>> pmkvq_store::
 
     t_pool.resize(desc.n_pools);
     t_shrink.resize(desc.n_pools);
+    t_seen.resize(layers.size());
 
     for (uint32_t id = 0; id < devices.size(); ++id) {
         auto & device = devices[id];
@@ -38,7 +40,7 @@ std::vector<std::pair<ggml_backend_buffer_type_t, ggml_context *>> pmkvq_store::
         auto it = std::find_if(res.begin(), res.end(), [&](const auto & r) { return r.first == device.buft; });
 
         ggml_init_params params = {
-            /*.mem_size   =*/ devices.size()*(2*desc.n_pools + 4)*ggml_tensor_overhead(),
+            /*.mem_size   =*/ (devices.size()*(2*desc.n_pools + 4) + layers.size())*ggml_tensor_overhead(),
             /*.mem_buffer =*/ nullptr,
             /*.no_alloc   =*/ true,
         };
@@ -70,11 +72,23 @@ std::vector<std::pair<ggml_backend_buffer_type_t, ggml_context *>> pmkvq_store::
             continue;
         }
 
-        device.t_sides = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, desc.n_sides*sizeof(pmkvq_side_desc));
+        device.t_sides = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, size_sides());
         ggml_set_name(device.t_sides, "cache_pmkvq_sides");
 
-        device.t_ops = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, pmkvq_device::MAX_OPS*sizeof(pmkvq_block_op));
+        device.t_ops = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, pmkvq_device::SIZE_OPS);
         ggml_set_name(device.t_ops, "cache_pmkvq_ops");
+
+        for (size_t i = 0; has_seen() && i < layers.size(); ++i) {
+            if (layers[i].device != id) {
+                continue;
+            }
+            const size_t first = first_alike(i);
+            if (first == i) {
+                t_seen[i] = ggml_new_tensor_1d(ctx, GGML_TYPE_I8, size_seen());
+                ggml_format_name(t_seen[i], "cache_pmkvq_seen_%zu", i);
+            }
+            t_seen[i] = t_seen[first];
+        }
 
         for (uint32_t i = 0; i < desc.n_pools; ++i) {
             if (pools[i].device == id) {
@@ -155,6 +169,30 @@ size_t pmkvq_store::size_meta() const {
     return res;
 }
 
+size_t pmkvq_store::size_buffers() const {
+    std::set<ggml_backend_buffer_t> buffers;
+
+    auto add = [&](const ggml_tensor * t) {
+        if (t && buffers.insert(t->buffer).second) {
+            return ggml_backend_buffer_get_size(t->buffer);
+        }
+        return (size_t) 0;
+    };
+
+    size_t res = 0;
+    for (const auto * tensors : { &t_pool, &t_shrink, &t_seen }) {
+        for (const auto * t : *tensors) {
+            res += add(t);
+        }
+    }
+    for (const auto & d : devices) {
+        for (const auto * t : { d.t_meta, d.t_transforms, d.t_sides, d.t_ops }) {
+            res += add(t);
+        }
+    }
+    return res;
+}
+
 void pmkvq_store::log_sizes(bool no_alloc) const {
     const double mib = 1024.0*1024.0;
 
@@ -163,9 +201,17 @@ void pmkvq_store::log_sizes(bool no_alloc) const {
         f16 += (size_t) n_ctx*l.n_head_kv*(l.head_dim_k + l.head_dim_v)*2;
     }
 
-    LLAMA_LOG_INFO("%s: size = %7.2f MiB (%6u cells, %3zu layers): pages %7.2f MiB, tables and parameters %7.2f MiB, attention scratch %7.2f MiB, transforms %7.2f MiB; f16 would need %7.2f MiB%s\n", __func__,
+    LLAMA_LOG_INFO("%s: size = %7.2f MiB (%6u cells, %3zu layers): pages %7.2f MiB, tables and parameters %7.2f MiB, scratch %7.2f MiB, transforms %7.2f MiB; f16 would need %7.2f MiB%s\n", __func__,
             (size_pool() + size_meta() + scratch_bytes + size_transforms())/mib, n_cell, layers.size(),
             size_pool()/mib, size_meta()/mib, scratch_bytes/mib, size_transforms()/mib, f16/mib, no_alloc ? " (not allocated)" : "");
+
+    size_t counted = size_pool() + size_meta() + size_transforms();
+    for (uint32_t id = 0; id < devices.size(); ++id) {
+        counted += size_lists(id);
+    }
+    if (!no_alloc && size_buffers() > counted) {
+        LLAMA_LOG_WARN("%s: buffers of %zu bytes, of which %zu count against the budget\n", __func__, size_buffers(), counted);
+    }
 
     for (uint32_t id = 0; id < devices.size(); ++id) {
         if (devices.size() == 1 && devices[id].direct) {
@@ -177,8 +223,8 @@ void pmkvq_store::log_sizes(bool no_alloc) const {
         }
         const size_t n_layers = std::count_if(layers.begin(), layers.end(), [&](const pmkvq_layer_desc & l) { return l.device == id; });
 
-        LLAMA_LOG_INFO("%s: %10s: %3zu layers: pages %7.2f MiB, tables and parameters %7.2f MiB, lists of block operations %7.2f MiB\n", __func__,
-                devices[id].name.c_str(), n_layers, pages/mib, ggml_nbytes(devices[id].t_meta)/mib, devices[id].size_ops(desc.n_sides)/mib);
+        LLAMA_LOG_INFO("%s: %10s: %3zu layers: pages %7.2f MiB, tables and parameters %7.2f MiB, lists %7.2f MiB\n", __func__,
+                devices[id].name.c_str(), n_layers, pages/mib, ggml_nbytes(devices[id].t_meta)/mib, size_lists(id)/mib);
     }
 
     // whole blocks are narrowed: the one that the window begins in waits for its newest token

@@ -194,7 +194,7 @@ static inline bool pmkvq_read_store(const ggml_tensor * node, const pmkvq_op_par
     return true;
 }
 
-// q, mask, cells, pool of K, pool of V, meta, and K and V of the current batch or neither
+// q, mask, cells, pool of K, pool of V, meta, K and V of the current batch or neither, and on devices memory for lists of what is seen
 static inline bool pmkvq_read_attn(const ggml_tensor * node, const pmkvq_op_params & params, pmkvq_op_attn & op) {
     const ggml_tensor * q      = node->src[0];
     const ggml_tensor * mask   = node->src[1];

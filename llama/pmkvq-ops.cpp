@@ -87,6 +87,7 @@ ggml_tensor * pmkvq_build_attn(
          ggml_tensor * pool_k,
          ggml_tensor * pool_v,
          ggml_tensor * meta,
+         ggml_tensor * seen,
       pmkvq_side_ref   ref_k,
       pmkvq_side_ref   ref_v,
             uint32_t   rows_most,
@@ -114,10 +115,10 @@ ggml_tensor * pmkvq_build_attn(
     params.max_bias = max_bias;
     params.one_seq  = one_seq;
 
-    std::vector<ggml_tensor *> srcs = { pmkvq_rows_f32(ctx, q), kq_mask, idxs, pool_k, pool_v, meta };
+    std::vector<ggml_tensor *> srcs = { pmkvq_rows_f32(ctx, q), kq_mask, idxs, pool_k, pool_v, meta, nullptr, nullptr, seen };
     if (k_cur && v_cur) {
-        srcs.push_back(pmkvq_rows_f32(ctx, k_cur));
-        srcs.push_back(pmkvq_rows_f32(ctx, v_cur));
+        srcs[6] = pmkvq_rows_f32(ctx, k_cur);
+        srcs[7] = pmkvq_rows_f32(ctx, v_cur);
     }
 
     return pmkvq_node(ctx, shared, head_dim_v + 2, q->ne[1], q->ne[2], params.n_chunk, GGML_TYPE_F32, srcs, params);

@@ -51,6 +51,7 @@ ggml_tensor * pmkvq_build_load(
 
 // q: [head_dim_k, n_head, n_tokens] f32, k_cur and v_cur: [head_dim, n_head_kv, n_tokens] f32 or NULL
 // kq_mask: [n_kv, n_tokens] f16
+// seen: memory for lists of what is seen, i8, or NULL
 // one_seq: the tokens are of one sequence
 // rows_most: of partial results on a device, see pmkvq-chunks.h; 0: on the CPU
 // returns partial results, [head_dim_v + 2, n_head, n_tokens, n_chunk] f32
@@ -65,6 +66,7 @@ ggml_tensor * pmkvq_build_attn(
          ggml_tensor * pool_k,
          ggml_tensor * pool_v,
          ggml_tensor * meta,
+         ggml_tensor * seen,
       pmkvq_side_ref   ref_k,
       pmkvq_side_ref   ref_v,
             uint32_t   rows_most,

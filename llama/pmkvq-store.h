@@ -175,6 +175,7 @@ public:
     size_t size_pool() const;
     size_t size_meta() const;
     size_t size_transforms() const;
+    size_t size_buffers() const; // of all that is allocated for it, but the attention's partial results
 
 private:
     pmkvq_store() = default;
@@ -206,8 +207,8 @@ private:
     uint32_t n_seq_max = 0;
     uint32_t n_cell    = 0;
 
-    size_t   scratch_bytes = 0; // the attention's partial results, on all devices
-    uint32_t rows_most     = 0; // of them on a device, see pmkvq-chunks.h
+    size_t   scratch_bytes = 0; // the attention's partial results and the lists, on all devices
+    uint32_t rows_most     = 0; // of partial results on a device, see pmkvq-chunks.h
 
     std::vector<pmkvq_layer_desc>   layers;
     std::vector<pmkvq_placement>    placements; // of the layers
@@ -221,6 +222,7 @@ private:
     std::vector<pmkvq_transform_desc> transforms;
 
     std::vector<ggml_tensor *> t_pool;
+    std::vector<ggml_tensor *> t_seen;   // of each layer, the lists of what is seen of its device; NULL: there are none
     std::vector<ggml_tensor *> t_shrink; // of each pool, the node that runs block operations on a device; NULL where the host does
 
     // the prebuilt graphs of block operations, one per pool, each of one node, and their inputs
@@ -234,8 +236,17 @@ private:
     void place_layers();
     void create_cache();
 
-    // the largest partial results that attention nodes can have, on all devices
+    // the largest partial results that attention nodes can have, and the lists, on all devices
     size_t count_scratch() const;
+
+    // whether devices have lists of what is seen, and the layer that layer i shares them with: the first one on its device with such an attention
+    bool   has_seen() const;
+    size_t first_alike(size_t i) const;
+
+    // bytes: of all sides' descriptions, of lists of what is seen, and of all lists on a device: these, block operations and their counts
+    size_t size_sides() const;
+    size_t size_seen() const;
+    size_t size_lists(uint32_t id) const;
 
     // the tables as they are now, on their way to the devices
     void sync_tables();

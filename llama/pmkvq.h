@@ -278,7 +278,7 @@ typedef struct pmkvq_runtime {
     // cells for a context of n_ctx tokens (a multiple of PMKVQ_BLOCK): the sink block and partly filled blocks need slack
     uint32_t (*plan_n_cells)(const pmkvq_plan * plan, uint32_t n_ctx, uint32_t n_seq_max);
 
-    // scratch_bytes: of the attention's partial results, which count against the budget
+    // scratch_bytes: of the attention's partial results, and of lists on devices, which count against the budget
     // estimate: a budget that is too small for n_ctx is enlarged instead of refused (memory fitting runs trial contexts)
     int  (*cache_new) (const pmkvq_plan * plan, const pmkvq_model_desc * model, uint32_t n_ctx, uint32_t n_seq_max,
             uint64_t scratch_bytes, int estimate, pmkvq_cache ** cache, char * err, size_t n_err);

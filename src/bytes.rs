@@ -5,7 +5,7 @@
 //! pages        one pool per distinct (device, n_head_kv, head_dim); a page of a pool takes n_head_kv * 32 * head_dim bytes
 //! tables       one per side (K or V of a layer), always
 //! parameters   (min, max) of the groups, per side, unless the side stays at 16 bits; never shrinks
-//! scratch      partial results of the attention nodes
+//! scratch      partial results of the attention nodes; on a GPU also lists of block operations and of what is seen
 //! transforms   their vectors and matrices
 //! ```
 //!
@@ -49,7 +49,7 @@ pub struct LayoutParams {
     pub window: u32,
     /// Most values along the head dimension that share a (min, max) pair.
     pub group: u32,
-    /// Bytes of the attention's partial results.
+    /// Bytes of the attention's partial results, and of lists on devices.
     pub scratch_bytes: u64,
     /// Bytes of the transforms' vectors and matrices.
     pub transform_bytes: u64,

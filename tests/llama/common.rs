@@ -53,7 +53,7 @@ pub fn plan(model: &Path, n_ctx: u32, args: &[&str]) -> Temporary {
 }
 
 /// What a cache takes on a device beyond what plans count (`PMKVQ_FORCE_DEVICE_PATH=1`): partial results where batches are
-/// small.
+/// small, and lists.
 pub fn on_device() -> u64 {
     if std::env::var_os("PMKVQ_FORCE_DEVICE_PATH").is_some() {
         200_000
