@@ -40,6 +40,7 @@ fn try_open<'m>(model: &'m Model, plan: &Temporary, list: &str, n_ubatch: u32) -
 /// the model, values of a row of V, and pools on each device.
 fn all_that_is_allocated_counts(path: &Path, n_head: u64, head_dim_v: u64, n_pools: u64) {
     let model = Model::load(path).unwrap();
+    log::collect();
     let args = ["--uniform", "2", "--parallel", "2"];
     let with = |budget: u64| plan(path, N_CTX, &[&args[..], &["--budget", &budget.to_string()]].concat());
     let scratch = |ctx: &Context| ctx.describe().unwrap()["bytes"]["scratch"].as_u64().unwrap();
