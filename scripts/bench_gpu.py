@@ -187,9 +187,9 @@ def steps(a, folder):
     begin = min(512, a.ctx // 4)
     if a.csv:
         a.csv.unlink(missing_ok=True)
-    one_generation(a, model, "16 to 2 bits, rule block", plan(a, model, 2, a.ctx, folder, static=False), a.ctx, begin, a.ctx, a.csv)
+    one_generation(a, model, "16 to 2 bits, rule block", plan(a, model, "2", a.ctx, folder, static=False), a.ctx, begin, a.ctx, a.csv)
     # 8 bits for twice as many tokens: what a side may have is full when they are all at 16, and a few hundred more
-    at_once = one_generation(a, model, "16 to 8 bits, rule layer", plan(a, model, 8, 2 * a.at, folder, static=False, rule="layer"), 2 * a.at,
+    at_once = one_generation(a, model, "16 to 8 bits, rule layer", plan(a, model, "8", 2 * a.at, folder, static=False, rule="layer"), 2 * a.at,
                              a.at - 256, a.at + 640, a.csv)
     print("   " + all_at_once(at_once), flush=True)
     one_generation(a, model, "f16", "f16", a.ctx, a.ctx // 2, a.ctx, a.csv)
