@@ -46,7 +46,17 @@ if [ -z "${CPU:-}" ]; then
 fi
 ${CC:-cc} -shared -fPIC -O2 -o .gpu/graphs.so tests/cuda/graphs.c -ldl
 
-[ -n "${CPU:-}" ] && cuda= || cuda=,cuda
+if [ -n "${CPU:-}" ]; then
+    cuda=
+else
+    cuda=,cuda
+    # the other machine's processor need not have what this one's has
+    export PMKVQ_CMAKE_ARGS="-DGGML_NATIVE=OFF ${PMKVQ_CMAKE_ARGS:-}"
+    if [ -z "${GPU_PROGRAM:-}" ] && grep -qsx 'GGML_NATIVE:BOOL=ON' "${PMKVQ_LLAMA_BUILD:-/nowhere}/CMakeCache.txt"; then
+        echo "gpu_pack.sh: $PMKVQ_LLAMA_BUILD is for this machine's processor alone: configure it with -DGGML_NATIVE=OFF" >&2
+        exit 1
+    fi
+fi
 program=${GPU_PROGRAM:-$(cargo build --release --features=upstream-attention$cuda --example gpu --message-format=json | built gpu)}
 strip -o .gpu/gpu "$program"
 xz -T0 -6 -f .gpu/gpu .gpu/cuda_tests .gpu/libpmkvq_*.so
