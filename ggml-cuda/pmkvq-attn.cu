@@ -1,20 +1,22 @@
 // pmkvq-attn.cu - attention over the progressive KV cache: which kernel runs
 
 #include "pmkvq-attn-common.cuh"
+#include "pmkvq-layout.cuh"
 
 int pmkvq_cuda_attn_decode (const pmkvq_op_attn & op, const void * seen, void * stream);
 int pmkvq_cuda_attn_prefill(const pmkvq_op_attn & op, size_t shared, void * stream);
-
-static bool pmkvq_group_fits(uint32_t group, uint32_t head_dim) {
-    return group == 0 || (group <= 128 && group%16 == 0 && head_dim%group == 0);
-}
 
 int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_dim_k, uint32_t head_dim_v, uint32_t group_k, uint32_t group_v) {
     // KV heads are what a grid has no more than 65535 of
     return n_head_kv > 0 && n_head > 0 && n_head%n_head_kv == 0 && (uint64_t) n_head_kv*((head_dim_v + 63)/64) <= UINT16_MAX
         && head_dim_k > 0 && head_dim_k%8 == 0 && head_dim_k <= 576
         && head_dim_v > 0 && head_dim_v%8 == 0 && head_dim_v <= 576
-        && pmkvq_group_fits(group_k, head_dim_k) && pmkvq_group_fits(group_v, head_dim_v);
+        && pmkvq_group_valid(group_k, head_dim_k) && pmkvq_group_valid(group_v, head_dim_v);
+}
+
+int pmkvq_cuda_supports_pool(uint32_t n_head_kv, uint32_t head_dim, uint32_t n_pages) {
+    // pages have 32 bytes for each dimension
+    return (uint64_t) n_head_kv*n_pages*(32/8*head_dim) <= UINT32_MAX;
 }
 
 uint32_t pmkvq_cuda_n_chunk(uint32_t n_sm, uint32_t n_tokens, uint32_t n_kv, uint32_t n_head, uint32_t n_head_kv) {
@@ -38,7 +40,8 @@ int pmkvq_cuda_op_attn_within(const pmkvq_op_attn * op, const void * seen, size_
         return cudaErrorInvalidValue;
     }
     if (op->n_chunk == 0 || op->n_blocks == 0 || op->n_pages_k == 0 || op->n_pages_v == 0 || op->n_kv == 0
-            || op->n_kv > (uint64_t) op->n_blocks*PMKVQ_BLOCK) {
+            || op->n_kv > (uint64_t) op->n_blocks*PMKVQ_BLOCK
+            || !pmkvq_cuda_supports_pool(op->n_head_kv, op->head_dim_k, op->n_pages_k) || !pmkvq_cuda_supports_pool(op->n_head_kv, op->head_dim_v, op->n_pages_v)) {
         return cudaErrorInvalidValue;
     }
     if ((uintptr_t) seen%4 != 0) {

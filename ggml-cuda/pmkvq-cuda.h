@@ -37,6 +37,9 @@ uint32_t pmkvq_cuda_n_chunk(uint32_t n_sm, uint32_t n_tokens, uint32_t n_kv, uin
 // whether there are kernels for the shape; group_k, group_v: 0 for a side that stays at 16 bits
 int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_dim_k, uint32_t head_dim_v, uint32_t group_k, uint32_t group_v);
 
+// and whether they reach all of a pool: while decoding, places in it are 32 bits that count 8 bytes, so that 32 GiB are the most. For such shapes only
+int pmkvq_cuda_supports_pool(uint32_t n_head_kv, uint32_t head_dim, uint32_t n_pages);
+
 // stream: cudaStream_t
 int pmkvq_cuda_op_store (const pmkvq_op_store    * op, void * stream);
 int pmkvq_cuda_op_stores(const pmkvq_op_store * k, const pmkvq_op_store * v, void * stream); // both in one launch; they share no bytes

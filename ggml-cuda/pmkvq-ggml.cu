@@ -225,7 +225,8 @@ bool ggml_cuda_supports_pmkvq(int device, const ggml_tensor * op) {
             {
                 pmkvq_op_attn o;
                 return on_device(3, 5) && (!op->src[8] || on_device(8, 8)) && pmkvq_read_attn(op, params, o) &&
-                    pmkvq_cuda_supports_attn(o.n_head, o.n_head_kv, o.head_dim_k, o.head_dim_v, o.group_k, o.group_v);
+                    pmkvq_cuda_supports_attn(o.n_head, o.n_head_kv, o.head_dim_k, o.head_dim_v, o.group_k, o.group_v) &&
+                    pmkvq_cuda_supports_pool(o.n_head_kv, o.head_dim_k, o.n_pages_k) && pmkvq_cuda_supports_pool(o.n_head_kv, o.head_dim_v, o.n_pages_v);
             }
         case PMKVQ_OP_MERGE:
             {

@@ -198,7 +198,7 @@ void pmkvq_store::place_layers() {
         for (const auto & name : names) {
             list += (list.empty() ? "" : ", ") + name;
         }
-        LLAMA_LOG_WARN("%s: the progressive KV cache and the attention of %zu of %zu layers run on the CPU: this build has no operations for them on %s\n",
+        LLAMA_LOG_WARN("%s: the progressive KV cache and the attention of %zu of %zu layers run on the CPU: this build has no operations for them on %s, or none that reach all of their pages there (at most 32 GiB)\n",
                 __func__, n_moved, layers.size(), list.c_str());
     }
 }

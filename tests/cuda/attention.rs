@@ -543,6 +543,9 @@ fn bad_shapes_are_refused() {
     refused("a group that does not divide", |op| op.group_k = 48);
     refused("a group that is no multiple of 16", |op| op.group_v = 8);
     refused("an odd head dimension", |op| op.head_dim_k = 63);
+    // places are counted in 8 bytes: a pool of 2 heads of 64 may have 2^23 pages, less one
+    refused("K beyond 32 GiB", |op| op.n_pages_k = 1 << 23);
+    refused("V beyond 32 GiB", |op| op.n_pages_v = 1 << 23);
     refused("more cells than blocks", |op| op.n_kv = op.n_blocks * 128 + 1);
     assert!(dst.read::<u32>().iter().all(|w| *w == u32::MAX), "{count} were refused, and one wrote");
     let device = Device::get();
