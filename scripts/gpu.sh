@@ -113,7 +113,7 @@ sys.exit(f"{sys.argv[1]} lacks {missing}" if missing or not names else 0)' "$PMK
         "$tests" --list | grep -c '^.*small_.*: test$' | sed 's/$/ tests named small_*/' | show
         case $PMKVQ_CUDA_LIB in *shim*) set -- small_ ;; *) return ;; esac
     fi
-    stage tests tests.log "${TESTS_S:-120}" "$tests" --test-threads="${THREADS:-8}" $1
+    stage tests tests.log "${TESTS_S:-90}" "$tests" --test-threads="${THREADS:-8}" $1
     grep -E '^test .* FAILED|panicked at|above|^test result' -A1 "$out/tests.log" | cut -c1-400 | head -60 | show
 }
 
@@ -123,7 +123,7 @@ do_sanitize() {
     command -v compute-sanitizer > /dev/null || { say "sanitize: there is no compute-sanitizer"; [ -n "$dry" ] || failed="$failed sanitize"; return; }
     tools="memcheck racecheck synccheck initcheck"
     start=$(now)
-    seconds=$(limit "${SANITIZE_S:-150}")
+    seconds=$(limit "${SANITIZE_S:-90}")
     # 0 would be no limit
     [ "$seconds" -ge 5 ] || { say "sanitize: no time left"; failed="$failed sanitize"; return; }
     for tool in $tools; do
@@ -178,8 +178,8 @@ do_kernels() {
     # prefill as GPUs with less shared memory do it, by this one: 8.6, 8.9 and 12.0, and Turing
     for kib in 99 64; do
         [ -z "$dry" ] || break
-        stage "prefill_$kib" smaller.log 30 env PMKVQ_BENCH=prefill PMKVQ_BENCH_SHARED=$kib PMKVQ_BENCH_ONLY='32/8 32768 1 4' \
-            "$tests" --test-threads=1 --ignored --nocapture bench && tables "prefill_$kib" smaller.log 3
+        stage "prefill_$kib" kernels.log 30 env PMKVQ_BENCH=prefill PMKVQ_BENCH_SHARED=$kib PMKVQ_BENCH_ONLY='32/8 32768 1 4' \
+            "$tests" --test-threads=1 --ignored --nocapture bench && tables "prefill_$kib" kernels.log 3
     done
 }
 
