@@ -23,6 +23,9 @@ use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Mutex;
 
+/// Sequences of a batch's tokens, and what the attentions of its ubatches must be told.
+type Batch = (&'static [i32], &'static [(u32, u32)]);
+
 /// (tokens, are they of one sequence) of every attention, as it was told.
 static TOLD: Mutex<Vec<(u32, u32)>> = Mutex::new(Vec::new());
 
@@ -60,7 +63,7 @@ fn check(path: &Path, n_attn: usize) {
     assert_eq!(unsafe { pmkvq_register(table) }, 0);
     let mut ctx = context(&model, &Cache::Plan(plan.0.clone()), &sizes(512, 3, 8));
     // a batch, and what each of its ubatches is told. Sizes come again, so that a graph could be used again that should not be
-    let cases: [(&[i32], &[(u32, u32)]); 14] = [
+    let cases: [Batch; 14] = [
         (&[0], &[(1, 1)]),
         (&[0, 0, 0], &[(3, 1)]),
         (&[0, 0, 0], &[(3, 1)]),
