@@ -172,27 +172,26 @@ void pmkvq_store::place_layers() {
         }
     }
 
-    create_cache();
-
-    // whether a device has the operations for a layer depends on the groups, which the cache was asked for; a layer that
-    // moves changes the pools, so that it is asked again
-    const size_t n_first = n_moved;
-
-    for (size_t i = 0; i < layers.size(); ++i) {
-        const auto & device = devices[layers[i].device];
-
-        bool ok = true;
-        for (uint32_t n_tokens : { 1u, std::min(n_ctx, std::max(1u, n_ubatch)) }) {
-            ok = ok && pmkvq_device_runs(device, layers[i], desc, pools, sides[2*i], sides[2*i + 1], rt->cache_meta_bytes(cache, layers[i].device), n_tokens);
-        }
-        if (!ok) {
-            to_cpu(i);
-        }
-    }
-
-    if (n_moved > n_first) {
+    // whether a device has the operations for a layer depends on groups and pools, which the cache is asked for; a layer that moves
+    // leaves its part of the budget to other pools, so that all layers are asked again
+    for (bool again = true; again;) {
         create_cache();
+        again = false;
+
+        for (size_t i = 0; i < layers.size(); ++i) {
+            const auto & device = devices[layers[i].device];
+
+            bool ok = true;
+            for (uint32_t n_tokens : { 1u, std::min(n_ctx, std::max(1u, n_ubatch)) }) {
+                ok = ok && pmkvq_device_runs(device, layers[i], desc, pools, sides[2*i], sides[2*i + 1], rt->cache_meta_bytes(cache, layers[i].device), n_tokens);
+            }
+            if (!ok) {
+                to_cpu(i);
+                again = true;
+            }
+        }
     }
+
     if (n_moved > 0) {
         std::string list;
         for (const auto & name : names) {
