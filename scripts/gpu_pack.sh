@@ -1,6 +1,6 @@
 #!/bin/sh
 # Put what scripts/gpu.sh needs into .gpu/, a folder that git ignores: the tests of the CUDA operations, the library with the
-# kernels (for sm_90, or ARCH), a counter of CUDA graphs, and all programs in one (examples/gpu), stripped and compressed.
+# kernels, a counter of CUDA graphs, and all programs in one (examples/gpu), stripped and compressed. For sm_90, or ARCH.
 #
 #   scripts/gpu_pack.sh            with nvcc and feature cuda, for a machine with a GPU
 #   CPU=1 scripts/gpu_pack.sh      without: the shim and a build for the CPU, to try scripts/gpu.sh --dry-run
@@ -50,11 +50,20 @@ if [ -n "${CPU:-}" ]; then
     cuda=
 else
     cuda=,cuda
+    # without a list of GPUs it would be built for all of them: hours, more than can be carried, and for some only what the driver compiles at start
+    export CUDAARCHS="${CUDAARCHS:-${ARCH:-90}}"
     # the other machine's processor need not have what this one's has
     export PMKVQ_CMAKE_ARGS="-DGGML_NATIVE=OFF ${PMKVQ_CMAKE_ARGS:-}"
-    if [ -z "${GPU_PROGRAM:-}" ] && grep -qsx 'GGML_NATIVE:BOOL=ON' "${PMKVQ_LLAMA_BUILD:-/nowhere}/CMakeCache.txt"; then
-        echo "gpu_pack.sh: $PMKVQ_LLAMA_BUILD is for this machine's processor alone: configure it with -DGGML_NATIVE=OFF" >&2
-        exit 1
+    options=${PMKVQ_LLAMA_BUILD:-/nowhere}/CMakeCache.txt
+    if [ -z "${GPU_PROGRAM:-}" ] && [ -f "$options" ]; then
+        if grep -qx 'GGML_NATIVE:BOOL=ON' "$options"; then
+            echo "gpu_pack.sh: $PMKVQ_LLAMA_BUILD is for this machine's processor alone: configure it with -DGGML_NATIVE=OFF" >&2
+            exit 1
+        fi
+        if ! grep -qE "^CMAKE_CUDA_ARCHITECTURES:[A-Z]+=(.*;)?${ARCH:-90}a?(-real)?(;|\$)" "$options"; then
+            echo "gpu_pack.sh: $PMKVQ_LLAMA_BUILD has no code for sm_${ARCH:-90}: configure it with -DCMAKE_CUDA_ARCHITECTURES=${ARCH:-90}" >&2
+            exit 1
+        fi
     fi
 fi
 program=${GPU_PROGRAM:-$(cargo build --release --features=upstream-attention$cuda --example gpu --message-format=json | built gpu)}

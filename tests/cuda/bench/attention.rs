@@ -154,11 +154,7 @@ fn measure(s: &Shape, memory: &Memory, copies: &Copies, n_runs: usize) {
         })
         .collect();
 
-    let own = if n_tok > 16 {
-        1
-    } else {
-        Device::get().n_chunk(n_tok as u32, n_kv as u32, s.n_head as u32, s.n_head_kv as u32) as usize
-    };
+    let own = Device::get().n_chunk(n_tok as u32, n_kv as u32, s.n_head as u32, s.n_head_kv as u32) as usize;
     let tried = std::env::var("PMKVQ_BENCH_CHUNKS");
     let tried = tried.map_or(vec![own], |s| s.split(',').map(|n| n.parse().expect("numbers and commas")).collect());
     for n_chunk in tried {
