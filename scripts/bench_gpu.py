@@ -33,6 +33,10 @@ WIDTHS = ("16", "8", "4", "2")
 SKIP = 64  # steps: the first ones, in which graphs are captured and memory is touched for the first time
 
 
+class Failed(Exception):
+    """A program that a row needs."""
+
+
 def tell(command):
     print("$", *[Path(command[0]).name, *map(str, command[1:])], file=sys.stderr, flush=True)
 
@@ -50,15 +54,33 @@ def lines_of(*command):
             raise
         if process.wait() != 0:
             errors.seek(0)
-            raise SystemExit(f"failed ({process.returncode}):\n{errors.read()[-2500:]}")
+            raise Failed(f"failed ({process.returncode}):\n{errors.read()[-2500:]}")
 
 
 def run(*command, env=None, limit=None):
     tell(command)
     r = subprocess.run([str(c) for c in command], capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=limit)
     if r.returncode != 0:
-        raise SystemExit(f"failed ({r.returncode}):\n{r.stdout[-1500:]}\n{r.stderr[-2500:]}")
+        raise Failed(f"failed ({r.returncode}):\n{r.stdout[-1500:]}\n{r.stderr[-2500:]}")
     return r
+
+
+class Attempts:
+    """What fails is said and does not keep the rest from being measured."""
+
+    def __init__(self):
+        self.failed = []
+
+    def __call__(self, name, measure):
+        try:
+            return measure()
+        except (Failed, subprocess.TimeoutExpired) as e:
+            self.failed.append(name)
+            print(f"{name}: {e}", flush=True)
+
+    def end(self):
+        if self.failed:
+            sys.exit(f"failed: {', '.join(self.failed)}")
 
 
 def transforms(a, folder):
@@ -100,19 +122,26 @@ def speed(a, folder):
     model = model_of(a, folder)
     n_ctx = max(depths) + a.prefill + a.generate + 256
     rows, gpu = {}, "?"
+    attempt = Attempts()
+
+    def one(c):
+        nonlocal gpu
+        of = ["--pmkvq-plan", plan(a, model, c, n_ctx, folder)] if c.rstrip("t") in WIDTHS else ["-ctk", c, "-ctv", c]
+        for line in lines_of(a.bin / "llama-bench", "-m", model, "-ngl", 99, "-fa", 1, "-p", a.prefill, "-n", a.generate, "-d",
+                             ",".join(map(str, depths)), "-r", a.repeat, "-t", a.threads, "-o", "jsonl", *of):
+            if line.startswith("{"):
+                j = json.loads(line)
+                rows[c, "prefill" if j["n_prompt"] else "decode", j["n_depth"]] = statistics.median(j["samples_ts"])
+                gpu = j["gpu_info"] or j["cpu_info"]
+        print(c, {f"{k[1]} {k[2]}": round(v, 1) for k, v in rows.items() if k[0] == c}, flush=True)
+
     try:
         for c in a.caches.split(","):
-            of = ["--pmkvq-plan", plan(a, model, c, n_ctx, folder)] if c.rstrip("t") in WIDTHS else ["-ctk", c, "-ctv", c]
-            for line in lines_of(a.bin / "llama-bench", "-m", model, "-ngl", 99, "-fa", 1, "-p", a.prefill, "-n", a.generate, "-d",
-                                 ",".join(map(str, depths)), "-r", a.repeat, "-t", a.threads, "-o", "jsonl", *of):
-                if line.startswith("{"):
-                    j = json.loads(line)
-                    rows[c, "prefill" if j["n_prompt"] else "decode", j["n_depth"]] = statistics.median(j["samples_ts"])
-                    gpu = j["gpu_info"] or j["cpu_info"]
-            print(c, {f"{k[1]} {k[2]}": round(v, 1) for k, v in rows.items() if k[0] == c}, flush=True)
+            attempt(c, lambda: one(c))
     finally:
         # also where time runs out
         speed_table(a, depths, rows, gpu)
+    attempt.end()
 
 
 def speed_table(a, depths, rows, gpu):
@@ -187,12 +216,17 @@ def steps(a, folder):
     begin = min(512, a.ctx // 4)
     if a.csv:
         a.csv.unlink(missing_ok=True)
-    one_generation(a, model, "16 to 2 bits, rule block", plan(a, model, "2", a.ctx, folder, static=False), a.ctx, begin, a.ctx, a.csv)
+    attempt = Attempts()
+    name = "16 to 2 bits, rule block"
+    attempt(name, lambda: one_generation(a, model, name, plan(a, model, "2", a.ctx, folder, static=False), a.ctx, begin, a.ctx, a.csv))
     # 8 bits for twice as many tokens: what a side may have is full when they are all at 16, and a few hundred more
-    at_once = one_generation(a, model, "16 to 8 bits, rule layer", plan(a, model, "8", 2 * a.at, folder, static=False, rule="layer"), 2 * a.at,
-                             a.at - 256, a.at + 640, a.csv)
-    print("   " + all_at_once(at_once), flush=True)
-    one_generation(a, model, "f16", "f16", a.ctx, a.ctx // 2, a.ctx, a.csv)
+    layers = "16 to 8 bits, rule layer"
+    at_once = attempt(layers, lambda: one_generation(a, model, layers, plan(a, model, "8", 2 * a.at, folder, static=False, rule="layer"), 2 * a.at,
+                                                     a.at - 256, a.at + 640, a.csv))
+    if at_once:
+        print("   " + all_at_once(at_once), flush=True)
+    attempt("f16", lambda: one_generation(a, model, "f16", "f16", a.ctx, a.ctx // 2, a.ctx, a.csv))
+    attempt.end()
 
 
 def main():

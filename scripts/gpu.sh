@@ -113,8 +113,24 @@ sys.exit(f"{sys.argv[1]} lacks {missing}" if missing or not names else 0)' "$PMK
         "$tests" --list | grep -c '^.*small_.*: test$' | sed 's/$/ tests named small_*/' | show
         case $PMKVQ_CUDA_LIB in *shim*) set -- small_ ;; *) return ;; esac
     fi
-    stage tests tests.log "${TESTS_S:-90}" "$tests" --test-threads="${THREADS:-8}" $1
+    stage tests tests.log "${TESTS_S:-90}" "$tests" --test-threads="${THREADS:-8}" $1 && rc=0 || rc=1
     grep -E '^test .* FAILED|panicked at|above|^test result' -A1 "$out/tests.log" | cut -c1-400 | head -60 | show
+    [ $rc -eq 0 ] || alone
+}
+
+# After an error of the device all tests of a process fail: some that failed, or did not end, each in a process of its own. The first that fails there, too,
+# without early launches, and under memcheck
+alone() {
+    checked=
+    for failed_test in $(sed -nE 's/^test (\S+) (\.\.\. FAILED|has been running for over .*)$/\1/p' "$out/tests.log" | sort -u | head -6); do
+        stage "alone:$failed_test" tests.log 15 "$tests" --test-threads=1 --exact "$failed_test" && continue
+        [ -z "$checked" ] || continue
+        checked=1
+        stage "without_early_launches:$failed_test" tests.log 15 env GGML_CUDA_PDL=0 "$tests" --test-threads=1 --exact "$failed_test"
+        command -v compute-sanitizer > /dev/null || continue
+        stage "memcheck:$failed_test" tests.log 40 env PMKVQ_GUARDS=0 compute-sanitizer --tool memcheck --print-limit 5 "$tests" --test-threads=1 --exact "$failed_test"
+        sed -n "/^##### memcheck:/,\$p" "$out/tests.log" | grep '=========' | cut -c1-200 | head -16 | show
+    done
 }
 
 # The checkers side by side: they look at small kernels, and wait for the host most of the time. Without guards around buffers,

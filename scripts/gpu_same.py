@@ -30,6 +30,8 @@ PLACES = {"CPU": (["-ngl", "0", "--device", "none"], {}), "GPU": (ALL, {}), "GPU
           "half of the layers": (["-ngl", "3"], {}), "KV on the CPU": ([*ALL, "--no-kv-offload"], {})}
 OFF = 0.001  # a perplexity that is further off the CPU's than this share is marked
 EARLY = 16  # so is a text that parts from its like within so many characters
+# where the GPU's perplexity is off: with these it says which part of it
+WITHOUT = {"early launches": {"GGML_CUDA_PDL": "0"}, "launches that nodes share": {"GGML_CUDA_DISABLE_FUSION": "1"}}
 
 
 class Refused(Exception):
@@ -48,7 +50,9 @@ class Same:
         out, err = (x.decode(errors="replace") for x in (r.stdout, r.stderr))
         if r.returncode != 0:
             said = [line for line in (out + err).splitlines() if line.strip()]
-            raise Refused(f"rc {r.returncode}: {' '.join(said[-1:])[:60]}")
+            # what a program says as it aborts is followed by where it was
+            why = [line for line in said if re.search(r"error|assert|abort|failed", line, re.I)][:1] or said[-1:]
+            raise Refused(f"rc {r.returncode}: {' '.join(why)[:100]}")
         return out, err
 
     def plan(self, cache, n_ctx):
@@ -85,6 +89,7 @@ class Same:
         text = self.folder / "text.txt"
         text.write_bytes((ROOT / "model/heldout.txt").read_bytes()[:n])
         caches = ["f16", "4 static"] if self.a.tiny else ["f16", "16 static", "8 static", "4 static", "2 static", "4", "2", "4 transformed"]
+        asked = False
         print("perplexity\n\n| cache | " + " | ".join(PLACES) + " |\n| --- |" + " ---: |" * len(PLACES), flush=True)
         for cache in caches:
             flags = self.plan(cache, n_ctx)
@@ -98,16 +103,27 @@ class Same:
                 return float(m.group(1))
 
             found = self.everywhere(one)
-            cpu = found["CPU"]
-            cells = [str(x) if isinstance(x, Refused) else f"{x:.4f}" + self.mark(isinstance(cpu, float) and abs(x / cpu - 1) > OFF)
-                     for x in found.values()]
-            print(f"| {cache} | " + " | ".join(cells) + " |", flush=True)
+            cells = {name: self.number(x, found["CPU"]) for name, x in found.items()}
+            print(f"| {cache} | " + " | ".join(cells.values()) + " |", flush=True)
+            # the first time: it is the same part for all, mostly
+            if not asked and isinstance(found["CPU"], float) and (cells["GPU"].endswith("(!)") or isinstance(found["GPU"], Refused)):
+                asked = True
+                for what, env in WITHOUT.items():
+                    again = self.outcome(self.pool.submit(one, ALL, env))
+                    print(f"| {cache}, GPU without {what} | {self.number(again, found['CPU'])} |", flush=True)
+
+    def number(self, x, cpu):
+        """A perplexity, marked if it is off the CPU's."""
+        return str(x) if isinstance(x, Refused) else f"{x:.4f}" + self.mark(isinstance(cpu, float) and abs(x / cpu - 1) > OFF)
 
     def completion(self, n_ctx, n, flags, place, env):
         prompt = self.folder / f"prompt-{n_ctx}.txt"
         args = ["-m", MODEL, "-f", prompt, "-c", n_ctx, "-n", n, "--temp", 0.8, "--seed", 1, "-no-cnv", "--no-display-prompt", "--ignore-eos", "-t",
                 self.a.threads, *flags, *place]
-        return self.run("llama-completion", *args, env=env)[0]
+        text = self.run("llama-completion", *args, env=env)[0]
+        if n > 1 and not text.strip():
+            raise Refused("no text")
+        return text
 
     def sizes(self, n_ctx, n):
         """A context of which a prompt takes three quarters, and how much is written."""

@@ -3,6 +3,8 @@
 on a GPU runs: tables put side by side, steps judged, graphs counted (`scripts/gpu.sh --dry-run all` tries the whole of it), of what goes
 to a device, and of how kernels load."""
 
+import contextlib
+import io
 import os
 import re
 import shutil
@@ -318,6 +320,29 @@ class Steps(unittest.TestCase):
         self.assertIn("no CUDA graph", bench_gpu.Graphs(self.csv([(1, 0, 0, 0)] * 3)).line())
 
 
+class Session(unittest.TestCase):
+    def test_no_more_files_than_come_back(self):
+        text = (bench_gpu.ROOT / "scripts/gpu.sh").read_text()
+        logs = set(re.findall(r"(?:[ /=])(\w+\.log)\b", text))
+        others = set(re.findall(r"\$out/(\w+(?:\.\w+)+)", text))
+        self.assertEqual(len(logs | others), 8, logs | others)
+
+    def test_what_fails_does_not_hide_the_rest(self):
+        bin_ = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, bin_)
+        sample = '{{"n_prompt":0,"n_depth":8,"samples_ts":[{}],"gpu_info":"GPU","cpu_info":""}}'
+        program(bin_ / "llama-bench", "#!/bin/sh\ncase \"$*\" in *q8_0*) echo no >&2; exit 3;; *q4_0*) echo '" + sample.format(5.0)
+                + "';; *) echo '" + sample.format(10.0) + "';; esac\n")
+        a = mock.Mock(bin=bin_, layers=1, tiny=True, depth="8", prefill=0, generate=1, repeat=1, threads=1, caches="f16,q8_0,q4_0")
+        (bin_ / "tiny-1.gguf").touch()
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit) as end:
+            bench_gpu.speed(a, bin_)
+        self.assertEqual(str(end.exception), "failed: q8_0")
+        self.assertIn("q8_0: failed (3):\nno", said.getvalue())
+        self.assertIn("| q8_0 |  |\n| q4_0 | 5.0 (0.50) |", said.getvalue())
+
+
 class Same(unittest.TestCase):
     def test_where_texts_part(self):
         same = gpu_same.Same(mock.Mock(jobs=1), ".")
@@ -328,6 +353,22 @@ class Same(unittest.TestCase):
         self.assertEqual(same.beside("ab", like), "1 of 200 (!)")
         self.assertEqual(same.marked, 1)
         self.assertIn("rc 1", same.beside(gpu_same.Refused("rc 1"), like))
+        with mock.patch.object(same, "run", return_value=("\n", "")), self.assertRaisesRegex(gpu_same.Refused, "no text"):
+            same.completion(512, 160, [], [], {})
+
+    def test_what_is_off_is_made_again(self):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        same = gpu_same.Same(mock.Mock(jobs=1, tiny=True), folder)
+
+        def run(program, *args, env=None):
+            off = "99" in map(str, args) and "--no-kv-offload" not in args and not (env and "GGML_CUDA_PDL" in env)
+            return f"Final estimate: PPL = {4.0 if off else 3.0}", ""
+
+        with mock.patch.object(same, "run", run), contextlib.redirect_stdout(io.StringIO()) as said:
+            same.perplexity()
+        self.assertIn("| f16 | 3.0000 | 4.0000 (!) | 4.0000 (!) | 3.0000 | 3.0000 |\n| f16, GPU without early launches | 3.0000 |\n"
+                      "| f16, GPU without launches that nodes share | 4.0000 (!) |\n| 4 static |", said.getvalue())
 
 
 class Counter(unittest.TestCase):
