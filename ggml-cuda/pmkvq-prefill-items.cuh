@@ -163,14 +163,14 @@ static __device__ __forceinline__ void pmkvq_describe_item(
     }
 }
 
-// a group of a cell
-struct pmkvq_scale {
+// a cell's group: what its codes are multiplied by, and what is added
+struct pmkvq_cell_group {
     float min;
     float size;  // the larger of |min| and |max|
     float scale;
 
     // parameters of cells that were never written may be NaN: such a group is 0
-    __device__ __forceinline__ pmkvq_scale(uint32_t mn, uint32_t mx, int half, float step) {
+    __device__ __forceinline__ pmkvq_cell_group(uint32_t mn, uint32_t mx, int half, float step) {
         const uint16_t lo = (uint16_t) (mn >> 16*half);
         const uint16_t hi = (uint16_t) (mx >> 16*half);
         const bool     ok = (lo & 0x7fff) < 0x7c00 && (hi & 0x7fff) < 0x7c00;
@@ -210,7 +210,7 @@ static __device__ __forceinline__ void pmkvq_scales_k(
 #pragma unroll 4
         for (int g = 0; g < n_groups; ++g) {
             const uint2 w = !MULTI || g == 0 ? first : ask(g);
-            const pmkvq_scale x(w.x, w.y, i, step);
+            const pmkvq_cell_group x(w.x, w.y, i, step);
             largest = fmaxf(largest, fabsf(x.scale));
             size    = fmaxf(size, x.size);
         }
@@ -223,7 +223,7 @@ static __device__ __forceinline__ void pmkvq_scales_k(
         uint32_t s[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            const pmkvq_scale x(w.x, w.y, i, step);
+            const pmkvq_cell_group x(w.x, w.y, i, step);
             float middle = x.min*inverse[i] + mid;
             if (MULTI) {
                 s[i] = x.split(mid, inverse[i], middle);
@@ -260,7 +260,7 @@ static __device__ __forceinline__ float pmkvq_scales_v(uint16_t * scales, uint4 
             const uint2 w = !MULTI || g == 0 ? first : ask(g);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
-                const pmkvq_scale x(w.x, w.y, i, step);
+                const pmkvq_cell_group x(w.x, w.y, i, step);
                 largest = fmaxf(largest, fabsf(x.scale));
                 size    = fmaxf(size, x.size);
             }
@@ -282,7 +282,7 @@ static __device__ __forceinline__ float pmkvq_scales_v(uint16_t * scales, uint4 
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             float middle;
-            const uint16_t s  = pmkvq_scale(w.x, w.y, i, step).split(mid, pmkvq_pow2(e), middle);
+            const uint16_t s  = pmkvq_cell_group(w.x, w.y, i, step).split(mid, pmkvq_pow2(e), middle);
             const uint16_t hi = pmkvq_f2h(middle);
             scales[g*PMKVQ_ITEM + place + 2*i] = s;
             ((uint16_t *) (rows + (1 + 2*g)*V_STRIDE))[place + 2*i] = hi;

@@ -70,7 +70,7 @@ static __device__ __forceinline__ void pmkvq_share(uint32_t (&w)[4]) {
 // f16 subtiles first .. first+n-1 into codes, and their parameters. A lane has a quad of dimensions of all 16 tokens, a group one
 // to four times in a warp (pmkvq_lanes_of)
 template <int to, bool is_v>
-static __device__ void pmkvq_quantize(const pmkvq_job & job, const pmkvq_stage stage, uint32_t first, uint32_t n) {
+static __device__ void pmkvq_quantize_tiles(const pmkvq_job & job, const pmkvq_stage stage, uint32_t first, uint32_t n) {
     constexpr int quads = 8/to;
     const uint32_t lane   = threadIdx.x%32;
     const uint32_t lanes  = pmkvq_lanes_of(job.group);

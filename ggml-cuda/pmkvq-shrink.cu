@@ -76,9 +76,9 @@ static __device__ void pmkvq_convert(const pmkvq_job & job, bool is_v, const pmk
     switch (job.op->from) {
         case 16:
             if (is_v) {
-                pmkvq_quantize<to, true >(job, stage, first, n);
+                pmkvq_quantize_tiles<to, true >(job, stage, first, n);
             } else {
-                pmkvq_quantize<to, false>(job, stage, first, n);
+                pmkvq_quantize_tiles<to, false>(job, stage, first, n);
             }
             break;
         case 8:  pmkvq_join<8, to>(job, is_v, stage, first, n); break;

@@ -95,7 +95,7 @@ static __device__ __forceinline__ void pmkvq_put_v(uint32_t w, bool in, int widt
     }
 }
 
-static __device__ __forceinline__ void pmkvq_quantize(const pmkvq_op_store & a, const float * x, bool aligned, uint32_t head, const pmkvq_place & p) {
+static __device__ __forceinline__ void pmkvq_quantize_row(const pmkvq_op_store & a, const float * x, bool aligned, uint32_t head, const pmkvq_place & p) {
     const uint32_t lane     = threadIdx.x;
     const uint32_t lanes    = pmkvq_lanes_of(a.group);
     const uint32_t n_groups = a.head_dim/a.group;
@@ -195,6 +195,6 @@ static __device__ __forceinline__ void pmkvq_store_row(const pmkvq_stores & stor
     if (p.width == 16) {
         pmkvq_keep(x, a.head_dim, first, aligned, (uint16_t *) p.dst + p.at%PMKVQ_SUBTILE*a.head_dim);
     } else if (p.width != 0) {
-        pmkvq_quantize(a, x, aligned, head, p);
+        pmkvq_quantize_row(a, x, aligned, head, p);
     }
 }
