@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from random_models import HEAD_DIM, N_HEAD_KV, write_8b, write_attention
@@ -41,20 +42,27 @@ def tell(command):
     print("$", *[Path(command[0]).name, *map(str, command[1:])], file=sys.stderr, flush=True)
 
 
-def lines_of(*command):
-    """What a program prints, as it comes."""
+def lines_of(*command, limit=None):
+    """What a program prints, as it comes; after so many seconds it is ended."""
     tell(command)
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=errors, text=True)
+        timer = threading.Timer(limit or threading.TIMEOUT_MAX, process.kill)
+        timer.daemon = True
+        timer.start()
         try:
             yield from process.stdout
         except BaseException:
             process.kill()
             process.wait()
             raise
+        finally:
+            timer.cancel()
+            process.stdout.close()
         if process.wait() != 0:
             errors.seek(0)
-            raise Failed(f"failed ({process.returncode}):\n{errors.read()[-2500:]}")
+            why = f"ended after {limit} s" if limit and process.returncode == -signal.SIGKILL else f"failed ({process.returncode})"
+            raise Failed(f"{why}:\n{errors.read()[-2500:]}")
 
 
 def run(*command, env=None, limit=None):
@@ -128,7 +136,7 @@ def speed(a, folder):
         nonlocal gpu
         of = ["--pmkvq-plan", plan(a, model, c, n_ctx, folder)] if c.rstrip("t") in WIDTHS else ["-ctk", c, "-ctv", c]
         for line in lines_of(a.bin / "llama-bench", "-m", model, "-ngl", 99, "-fa", 1, "-p", a.prefill, "-n", a.generate, "-d",
-                             ",".join(map(str, depths)), "-r", a.repeat, "-t", a.threads, "-o", "jsonl", *of):
+                             ",".join(map(str, depths)), "-r", a.repeat, "-t", a.threads, "-o", "jsonl", *of, limit=a.limit):
             if line.startswith("{"):
                 j = json.loads(line)
                 rows[c, "prefill" if j["n_prompt"] else "decode", j["n_depth"]] = statistics.median(j["samples_ts"])
@@ -245,7 +253,7 @@ def main():
     ap.add_argument("--at", type=int)
     ap.add_argument("--csv", type=Path, help="steps: where the times of all steps go, compressed")
     ap.add_argument("--threads", type=int)
-    ap.add_argument("--limit", type=int, help="steps: seconds that one generation may take")
+    ap.add_argument("--limit", type=int, help="seconds that one cache or generation may take")
     a = ap.parse_args()
     usual = {"layers": (32, 2), "depth": ("8192,32768", "256,512"), "prefill": (512, 64), "generate": (64, 4), "repeat": (3, 1), "ctx": (8192, 1024),
              "at": (32768, 1024), "threads": (2, 1)}

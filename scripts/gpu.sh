@@ -2,7 +2,7 @@
 # What is run on a machine with a GPU that has no Rust: what scripts/gpu_pack.sh put into .gpu/, in the stages that are named.
 #
 #   scripts/gpu.sh all [SECONDS]       everything, the most valuable first, in so many seconds (500)
-#   scripts/gpu.sh STAGE...            smi tests sanitize kernels variants model steps same deep
+#   scripts/gpu.sh STAGE...            smi tests sanitize same kernels model steps variants deep
 #   scripts/gpu.sh --dry-run all       without a GPU: that every file, program and option is there, at tiny sizes
 #
 #   smi                 the card and its clocks, as found
@@ -220,18 +220,24 @@ whole() {
     tables "$whole" "$log_name"
 }
 
-do_model() { whole model model.log "${MODEL_S:-180}" bench_gpu.py speed --folder "$work/model" --caches f16,4,8,2,16,4t,q8_0,q4_0 --repeat "${REPEAT:-2}"; }
+# what one program may take, so that one that hangs leaves time for the others
+each() { [ -n "$dry" ] || echo "--limit $1"; }
+
+do_model() {
+    whole model model.log "${MODEL_S:-180}" bench_gpu.py speed --folder "$work/model" --caches f16,4,8,2,16,4t,q8_0,q4_0 --repeat "${REPEAT:-2}" $(each 60)
+}
 do_deep() {
     # reading so many tokens is what takes the time: once for each cache
     set -- --layers "${DEEP_LAYERS:-8}" --depth 131072
     [ -z "$dry" ] || set --
-    whole deep model.log "${DEEP_S:-240}" bench_gpu.py speed --folder "$work/model" --caches f16,4,2,8,16,q8_0,q4_0 --repeat 1 --prefill 0 "$@"
+    whole deep model.log "${DEEP_S:-240}" bench_gpu.py speed --folder "$work/model" --caches f16,4,2,8,16,q8_0,q4_0 --repeat 1 --prefill 0 $(each 90) "$@"
 }
-do_steps() { whole steps steps.log "${STEPS_S:-120}" bench_gpu.py steps --folder "$work/model" --csv "$out/steps.csv.gz"; }
-do_same() { whole same same.log "${SAME_S:-120}" gpu_same.py; }
+do_steps() { whole steps steps.log "${STEPS_S:-120}" bench_gpu.py steps --folder "$work/model" --csv "$out/steps.csv.gz" $(each 80); }
+do_same() { whole same same.log "${SAME_S:-120}" gpu_same.py $(each 30); }
 
 do_all() {
-    for s in smi tests sanitize kernels variants model steps same deep; do
+    # answers before speed
+    for s in smi tests sanitize same kernels model steps variants deep; do
         "do_$s"
     done
 }

@@ -331,15 +331,15 @@ class Session(unittest.TestCase):
         bin_ = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, bin_)
         sample = '{{"n_prompt":0,"n_depth":8,"samples_ts":[{}],"gpu_info":"GPU","cpu_info":""}}'
-        program(bin_ / "llama-bench", "#!/bin/sh\ncase \"$*\" in *q8_0*) echo no >&2; exit 3;; *q4_0*) echo '" + sample.format(5.0)
+        program(bin_ / "llama-bench", "#!/bin/sh\ncase \"$*\" in *q8_0*) exec sleep 60;; *q4_0*) echo '" + sample.format(5.0)
                 + "';; *) echo '" + sample.format(10.0) + "';; esac\n")
-        a = mock.Mock(bin=bin_, layers=1, tiny=True, depth="8", prefill=0, generate=1, repeat=1, threads=1, caches="f16,q8_0,q4_0")
+        a = mock.Mock(bin=bin_, layers=1, tiny=True, depth="8", prefill=0, generate=1, repeat=1, threads=1, caches="f16,q8_0,q4_0", limit=2)
         (bin_ / "tiny-1.gguf").touch()
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit) as end:
             bench_gpu.speed(a, bin_)
         self.assertEqual(str(end.exception), "failed: q8_0")
-        self.assertIn("q8_0: failed (3):\nno", said.getvalue())
+        self.assertIn("q8_0: failed (-9)", said.getvalue())
         self.assertIn("| q8_0 |  |\n| q4_0 | 5.0 (0.50) |", said.getvalue())
 
 
