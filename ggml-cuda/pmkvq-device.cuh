@@ -213,20 +213,6 @@ static __device__ __forceinline__ void pmkvq_cp_async_wait() {
 #endif
 }
 
-// four 8x8 matrices of halves from shared memory: lane i gives the address of row i%8 of matrix i/8, 16 bytes, aligned.
-// Register r holds of matrix r the values of row lane/4, columns 2*(lane%4) and the next (trans: of column lane/4, rows ...)
-static __device__ __forceinline__ void pmkvq_ldmatrix_x4(uint32_t (&r)[4], const void * row) {
-    const unsigned int a = (unsigned int) __cvta_generic_to_shared(row);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-        : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(a) : "memory");
-}
-
-static __device__ __forceinline__ void pmkvq_ldmatrix_x4_trans(uint32_t (&r)[4], const void * row) {
-    const unsigned int a = (unsigned int) __cvta_generic_to_shared(row);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-        : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(a) : "memory");
-}
-
 // an 8x8 matrix of halves, row lane/4 and columns 2*(lane%4) and the next in a lane, transposed
 static __device__ __forceinline__ uint32_t pmkvq_movmatrix_trans(uint32_t x) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 750

@@ -217,17 +217,6 @@ impl Decoder<'_> {
                     self.list(parts, 32, n == 0)?;
                 }
             }
-            "ldmatrix" => {
-                let n: u8 = op.mods.iter().find_map(|m| m.strip_prefix('x')?.parse().ok()).unwrap_or(1);
-                if !op.is(&["sync", "aligned", "m8n8"]) || op.ty != "b16" {
-                    return Err("unknown".into());
-                }
-                ins.b = self.address(ins, &args[1])? as Reg;
-                ins.list = self.lists.len() as u32;
-                self.list(Self::several(&args[0]), 32, true)?;
-                ins.count = n;
-                ins.run = if op.has("trans") { matrix::load_transposed } else { matrix::load };
-            }
             _ => {
                 if op.mods != ["sync", "aligned", "m8n8", "trans", "b16"] {
                     return Err("unknown".into());

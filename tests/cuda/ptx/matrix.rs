@@ -1,13 +1,11 @@
-//! Matrix units: products of fragments that a warp's lanes hold, and 8x8 matrices between lanes and shared memory.
+//! Matrix units: products of fragments that a warp's lanes hold, and 8x8 matrices transposed.
 //!
 //! Lane 4g + t. Products are exact. Eight of them are added to a float at once as the units do it: each is cut off 24 bits below the
 //! largest exponent, and so is the sum (Fasi, Higham, Mikaitis, Pranesh: Numerical behavior of NVIDIA tensor cores, 2021).
 
-use crate::access::{addresses, check_align};
 use crate::grid::Cta;
 use crate::half::to_f32;
 use crate::program::{Ins, Reg, Run};
-use crate::races::{Who, SEVERAL};
 use crate::warp::Warp;
 use crate::Done;
 
@@ -202,47 +200,6 @@ pub fn mma(mods: &[&str]) -> Option<(Run, Counts)> {
     })
 }
 
-/// 8x8 halves of which a row is at an address: count matrices, those of the lanes 8n to 8n + 7.
-fn rows(w: &mut Warp, cta: &mut Cta, i: &Ins, m: u32, transposed: bool) -> Done {
-    let at = addresses(w, i.a, i.b != 0, i.imm);
-    let used = if i.count >= 4 { u32::MAX } else { (1 << (8 * i.count)) - 1 };
-    check_align(&at, used, 16)?;
-    for l in crate::lanes::each(used) {
-        cta.shared.check_read(at[l], 16, Who { lane: SEVERAL, ..w.who(l) })?;
-    }
-    if let Some(r) = &mut cta.counts {
-        r.shared(w.pc, &at, used, 16);
-    }
-    for n in 0..i.count as usize {
-        let mut row = [[0u16; 8]; 8];
-        for (r, row) in row.iter_mut().enumerate() {
-            // SAFETY: checked above
-            *row = unsafe { cta.shared.ptr(at[8 * n + r]).cast::<[u16; 8]>().read_unaligned() };
-        }
-        w.put32(cta.kernel.lists[i.list as usize + n], m, &fragment(&row, transposed));
-    }
-    Ok(())
-}
-
-/// Lane 4g + t: row g, columns 2t and 2t + 1.
-fn fragment(row: &[[u16; 8]; 8], transposed: bool) -> [u32; 32] {
-    let mut v = [0u32; 32];
-    for (l, v) in v.iter_mut().enumerate() {
-        let (g, t) = (l / 4, l % 4 * 2);
-        let (lo, hi) = if transposed { (row[t][g], row[t + 1][g]) } else { (row[g][t], row[g][t + 1]) };
-        *v = lo as u32 | (hi as u32) << 16;
-    }
-    v
-}
-
-pub fn load(w: &mut Warp, cta: &mut Cta, i: &Ins, m: u32) -> Done {
-    rows(w, cta, i, m, false)
-}
-
-pub fn load_transposed(w: &mut Warp, cta: &mut Cta, i: &Ins, m: u32) -> Done {
-    rows(w, cta, i, m, true)
-}
-
 /// `movmatrix`
 pub fn transpose(w: &mut Warp, _: &mut Cta, i: &Ins, m: u32) -> Done {
     let mut row = [[0u16; 8]; 8];
@@ -250,6 +207,12 @@ pub fn transpose(w: &mut Warp, _: &mut Cta, i: &Ins, m: u32) -> Done {
         row[l / 4][l % 4 * 2] = *x as u16;
         row[l / 4][l % 4 * 2 + 1] = (*x >> 16) as u16;
     }
-    w.put32(i.d, m, &fragment(&row, true));
+    // lane 4g + t: column g, rows 2t and 2t + 1
+    let mut v = [0u32; 32];
+    for (l, v) in v.iter_mut().enumerate() {
+        let (g, t) = (l / 4, l % 4 * 2);
+        *v = u32::from(row[t][g]) | u32::from(row[t + 1][g]) << 16;
+    }
+    w.put32(i.d, m, &v);
     Ok(())
 }

@@ -60,7 +60,7 @@ impl Decoder<'_> {
             "griddepcontrol" if op.has("launch_dependents") => {}
             // warps see what others wrote at once
             "membar" | "fence" => {}
-            "mma" | "ldmatrix" | "movmatrix" => self.matrix(&op, args, &mut ins)?,
+            "mma" | "movmatrix" => self.matrix(&op, args, &mut ins)?,
             "shfl" | "vote" | "redux" | "activemask" => self.exchange(&op, args, &mut ins)?,
             "cvta" => self.cvta(&op, args, &mut ins)?,
             "cvt" => {

@@ -210,7 +210,7 @@ void barrier(const char * file, int line) {
 }
 
 static const char * kind_name(Kind kind) {
-    static const char * const names[] = { "nothing", "shfl", "ballot", "any", "all", "syncwarp", "ldmatrix", "ldmatrix_trans", "mma", "mma of signed bytes", "mma of bytes" };
+    static const char * const names[] = { "nothing", "shfl", "ballot", "any", "all", "syncwarp", "mma", "mma of signed bytes", "mma of bytes" };
     static_assert(sizeof(names)/sizeof(names[0]) == MMA_U8 + 1, "a name for each");
     return names[kind];
 }

@@ -17,7 +17,7 @@ namespace pmkvq_shim {
 // codes of cudaError_t
 enum { OK = 0, INVALID_VALUE = 1, INVALID_CONFIGURATION = 9, ILLEGAL_ADDRESS = 700, TIMEOUT = 702, MISALIGNED = 716, LAUNCH_FAILURE = 719 };
 
-enum Kind { NONE, SHFL, BALLOT, ANY, ALL, SYNCWARP, LDMATRIX, LDMATRIX_TRANS, MMA, MMA_S8, MMA_U8 };
+enum Kind { NONE, SHFL, BALLOT, ANY, ALL, SYNCWARP, MMA, MMA_S8, MMA_U8 };
 
 struct Warp {
     uint32_t present; // lanes: that exist, can go on, are in the collective operation, wait at a barrier, have ended
@@ -31,7 +31,6 @@ struct Warp {
     // operands and results of the lanes. A lane takes its result before it comes to the next operation, so that one set is enough
     uint32_t     in [10][32];
     uint32_t     out[4][32];
-    const void * row[32];
 };
 
 struct Copy {

@@ -271,28 +271,6 @@ static inline void pmkvq_cp_async_wait() {
     pmkvq_shim::copy_wait(n);
 }
 
-static inline void pmkvq_shim_ldmatrix(pmkvq_shim::Kind kind, uint32_t (&r)[4], const void * row, const char * file, int line) {
-    pmkvq_shim::Fiber & f = *pmkvq_shim::current;
-    pmkvq_shim::check_align(row, 16, "row of ldmatrix");
-    if (!pmkvq_shim::is_shared(row, 16)) {
-        pmkvq_shim::fail(pmkvq_shim::ILLEGAL_ADDRESS, "ldmatrix at %s:%d from %p, which is not shared memory", file, line, row);
-    }
-    pmkvq_shim::check_access(row, 16, false, true, __builtin_return_address(0));
-    f.warp->row[f.lane] = row;
-    pmkvq_shim::collective(kind, file, line);
-    for (int i = 0; i < 4; ++i) {
-        r[i] = f.warp->out[i][f.lane];
-    }
-}
-
-static inline void pmkvq_ldmatrix_x4(uint32_t (&r)[4], const void * row, PMKVQ_SHIM_HERE) {
-    pmkvq_shim_ldmatrix(pmkvq_shim::LDMATRIX, r, row, file, line);
-}
-
-static inline void pmkvq_ldmatrix_x4_trans(uint32_t (&r)[4], const void * row, PMKVQ_SHIM_HERE) {
-    pmkvq_shim_ldmatrix(pmkvq_shim::LDMATRIX_TRANS, r, row, file, line);
-}
-
 static inline void pmkvq_shim_mma(
         pmkvq_shim::Kind kind, uint32_t * d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1, const char * file, int line) {
     pmkvq_shim::Fiber & f = *pmkvq_shim::current;

@@ -285,21 +285,14 @@ static void test_addresses() {
 // matrices
 //
 
-// d [16][8] = a [16][16] b [16][8], all through shared memory; b comes transposed by ldmatrix, as V does
+// d [16][8] = a [16][16] b [16][8]
 static __global__ void mma_kernel(float * d, const uint16_t * a, const uint16_t * b) {
-    __shared__ __align__(16) uint16_t rows[2][16][24]; // 48 bytes: not a multiple of what a matrix row has
-    const uint32_t lane = threadIdx.x;
-    for (uint32_t i = lane; i < 256; i += 32) {
-        rows[0][i/16][i%16] = a[i];
-        rows[1][i/16][i%16] = i%16 < 8 ? b[i/16*8 + i%16] : 0;
-    }
-    pmkvq_syncwarp();
-    uint32_t x[4], y[4];
-    pmkvq_ldmatrix_x4      (x, &rows[0][lane%16][lane/16*8]);
-    pmkvq_ldmatrix_x4_trans(y, &rows[1][lane%16][lane/16*8]);
+    const uint32_t lane = threadIdx.x, g = lane/4, t = lane%4;
+    auto pair_of_a = [&](uint32_t row, uint32_t column) { return a[16*row + column] | (uint32_t) a[16*row + column + 1] << 16; };
+    auto pair_of_b = [&](uint32_t row) { return b[8*row + g] | (uint32_t) b[8*(row + 1) + g] << 16; };
+    const uint32_t x[4] = { pair_of_a(g, 2*t), pair_of_a(g + 8, 2*t), pair_of_a(g, 2*t + 8), pair_of_a(g + 8, 2*t + 8) };
     float sum[4] = { 1, 2, 3, 4 };
-    pmkvq_mma_f16(sum, x, y[0], y[1]);
-    const uint32_t g = lane/4, t = lane%4;
+    pmkvq_mma_f16(sum, x, pair_of_b(2*t), pair_of_b(2*t + 8));
     d[ g     *8 + 2*t]     = sum[0] - 1;
     d[ g     *8 + 2*t + 1] = sum[1] - 2;
     d[(g + 8)*8 + 2*t]     = sum[2] - 3;
@@ -312,12 +305,6 @@ static __global__ void sum_kernel(float * d, float start) {
     float sum[4] = { start, start, start, start };
     pmkvq_mma_f16(sum, a, ones, ones);
     d[threadIdx.x] = sum[threadIdx.x%4];
-}
-
-static __global__ void ldmatrix_kernel(const uint8_t * global, int where) {
-    PMKVQ_DYNAMIC_SHARED(smem);
-    uint32_t r[4];
-    pmkvq_ldmatrix_x4(r, where == 0 ? global : where == 1 ? smem + 16*threadIdx.x + 16 : smem + 8);
 }
 
 static void test_matrices() {
@@ -336,7 +323,7 @@ static void test_matrices() {
             ok &= d[8*i + j] == sum; // exact: small multiples of 1/32
         }
     }
-    expect(ok, "ldmatrix and mma are a matrix product");
+    expect(ok, "mma is a matrix product");
 
     const float large = 16777216; // of 24 bits the last is 2
     auto sums_to = [&](float start, float sum) {
@@ -345,15 +332,6 @@ static void test_matrices() {
     };
     expect(sums_to(4, 28) && sums_to(large, large) && sums_to(-large, -large) && sums_to(large/2, large/2 + 16), "what is added to a large sum is cut off");
     expect(sums_to(INFINITY, INFINITY), "an infinite sum");
-    expect_error(cudaErrorIllegalAddress, "not shared memory", "ldmatrix from device memory", [&] {
-        PMKVQ_LAUNCH(ldmatrix_kernel, 1, 32, 512, nullptr, (const uint8_t *) a.p, 0);
-    });
-    expect_error(cudaErrorIllegalAddress, "not shared memory", "ldmatrix from after the end", [&] {
-        PMKVQ_LAUNCH(ldmatrix_kernel, 1, 32, 512, nullptr, (const uint8_t *) a.p, 1);
-    });
-    expect_error(cudaErrorMisalignedAddress, "not aligned", "ldmatrix of a row that is not aligned", [&] {
-        PMKVQ_LAUNCH(ldmatrix_kernel, 1, 32, 512, nullptr, (const uint8_t *) a.p, 2);
-    });
 }
 
 //
@@ -403,7 +381,7 @@ static void test_numbers() {
 
 #ifdef PMKVQ_SHIM_CHECK
 
-// what = 0: right, 1: no barrier, 2: no syncwarp, 3: written again without a barrier, 4: read from outside, 5: blocks share, 6: ldmatrix, 7: writes
+// what = 0: right, 1: no barrier, 2: no syncwarp, 3: written again without a barrier, 4: read from outside, 5: blocks share, 6: writes
 static __global__ void check_kernel(int * x, int what) {
     __shared__ __align__(16) int row[512];
     const int i = (int) threadIdx.x;
@@ -416,14 +394,8 @@ static __global__ void check_kernel(int * x, int what) {
     row[i + 256] = sum;
     if (what != 2) { pmkvq_syncwarp(); }
     sum += row[(i ^ 1) + 256];
-    if (what == 6) {
-        row[i + 384] = 1;
-        uint32_t r[4];
-        pmkvq_ldmatrix_x4(r, &row[384 + 4*(i%32)]);
-        sum += (int) r[0];
-    }
     if (what == 4) { sum += x[-5]; }
-    if (what == 7) { row[3] = i/64; }
+    if (what == 6) { row[3] = i/64; }
     if (i%32 == 0) { row[2] = 5; } // the same value from all
     x[i + (what == 5 ? 0 : 128*(int) blockIdx.x)] = sum;
 }
@@ -431,11 +403,10 @@ static __global__ void check_kernel(int * x, int what) {
 static void test_check() {
     Array<int> x(256);
     const char * const names[] = { "", "a missing barrier between warps", "a missing syncwarp", "a write that has not waited for the readers",
-        "a plain read from outside", "blocks that write the same bytes", "a missing syncwarp before ldmatrix",
-        "writes of other values" };
+        "a plain read from outside", "blocks that write the same bytes", "writes of other values" };
     PMKVQ_LAUNCH(check_kernel, 2, 128, 0, nullptr, x.p, 0);
     expect(pmkvq_shim::sync() == 0, "accesses in order");
-    for (int what = 1; what < 8; ++what) {
+    for (int what = 1; what < 7; ++what) {
         expect_error(what == 4 ? cudaErrorIllegalAddress : cudaErrorLaunchFailure, what == 4 ? "no device memory" : "a race", names[what], [&] {
             PMKVQ_LAUNCH(check_kernel, 2, 128, 0, nullptr, x.p, what);
         });

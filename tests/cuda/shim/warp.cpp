@@ -9,23 +9,6 @@
 
 namespace pmkvq_shim {
 
-static uint16_t half_of_row(const Warp & w, uint32_t matrix, uint32_t row, uint32_t column) {
-    return ((const uint16_t *) w.row[8*matrix + row])[column];
-}
-
-// see pmkvq_ldmatrix_x4 in pmkvq-device.cuh
-static void ldmatrix(Warp & w, bool trans) {
-    for (uint32_t m = 0; m < 4; ++m) {
-        for (uint32_t lane = 0; lane < 32; ++lane) {
-            const uint32_t g = lane/4;
-            const uint32_t t = 2*(lane%4);
-            const uint32_t lo = trans ? half_of_row(w, m, t,     g) : half_of_row(w, m, g, t);
-            const uint32_t hi = trans ? half_of_row(w, m, t + 1, g) : half_of_row(w, m, g, t + 1);
-            w.out[m][lane] = lo | hi << 16;
-        }
-    }
-}
-
 // d += a*b for a row of d. Products of halves are exact in a float. What a matrix unit adds up is aligned with the largest of it, and what
 // lies below the 24 bits that it keeps then is cut off, of the sum, too. (From sm_80 on it keeps a bit more, from sm_90 on two.)
 static void mma_row(float (&d)[8], const float (&a)[16], const float (&b)[16][8]) {
@@ -147,11 +130,9 @@ void compute(Warp & w) {
                 w.out[0][0] |= (uint32_t) (w.in[0][lane] != 0) << lane;
             }
             break;
-        case LDMATRIX:       ldmatrix(w, false); break;
-        case LDMATRIX_TRANS: ldmatrix(w, true);  break;
-        case MMA:            mma(w); break;
-        case MMA_S8:         mma_bytes(w, true);  break;
-        case MMA_U8:         mma_bytes(w, false); break;
+        case MMA:    mma(w); break;
+        case MMA_S8: mma_bytes(w, true);  break;
+        case MMA_U8: mma_bytes(w, false); break;
         case SYNCWARP:
         case NONE:
             break;
