@@ -1,6 +1,6 @@
 // pmkvq-prefill.cu - kernels of pmkvq-prefill.cuh for one group a row
 
-#include "pmkvq-prefill.cuh"
+#include "pmkvq-prefill-launch.cuh"
 
 int pmkvq_cuda_attn_prefill_groups(const pmkvq_op_attn & op, size_t shared, void * stream);
 int pmkvq_cuda_attn_prefill(const pmkvq_op_attn & op, size_t shared, void * stream);
