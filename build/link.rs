@@ -116,9 +116,8 @@ pub fn write_build_info(config: &Config) -> Result<(), String> {
         patches.push_str(&format!("    ({name:?}, {subject:?}),\n"));
     }
     let text = format!(
-        "pub const RELEASE: &str = {release:?};\npub const COMMIT: &str = {commit:?};\npub const LLAMA: bool = {};\n\
-         pub const PATCHES: &[(&str, &str)] = &[\n{patches}];\n",
-        config.llama
+        "pub const RELEASE: &str = {release:?};\npub const COMMIT: &str = {commit:?};\n\
+         pub const PATCHES: &[(&str, &str)] = &[\n{patches}];\n"
     );
     fs::write(config.out.join("build_info.rs"), text).map_err(|e| format!("build_info.rs: {e}"))
 }

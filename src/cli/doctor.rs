@@ -1,7 +1,7 @@
 //! `pmkvq doctor`
 
 use super::output::print;
-use crate::build_info::{COMMIT, LLAMA, PATCHES, RELEASE};
+use crate::build_info::{COMMIT, PATCHES, RELEASE};
 use crate::kernels::Isa;
 
 pub fn run() -> Result<(), String> {
@@ -12,10 +12,44 @@ pub fn run() -> Result<(), String> {
         format!("patches      {}", PATCHES.len()),
     ];
     lines.extend(PATCHES.iter().map(|(name, title)| format!("             {name}: {title}")));
-    lines.push(format!("backends     {}", if LLAMA { "CPU" } else { "none (built without llama.cpp)" }));
+    lines.extend(backends());
     lines.push(format!("CPU features {}", features().join(" ")));
     lines.push(format!("kernels      {isa:?} (PMKVQ_CPU forces another)"));
     print(&(lines.join("\n") + "\n"))
+}
+
+/// The backends that were linked, and where the KV cache of layers on each of their devices is.
+#[cfg(feature = "llama")]
+fn backends() -> Vec<String> {
+    use crate::bytes::human;
+    use crate::ffi;
+
+    let found = ffi::backends();
+    let names: Vec<&str> = found.iter().map(|b| b.name.as_str()).collect();
+    let mut lines = vec![format!("backends     {}", names.join(" "))];
+    for backend in &found {
+        let mut devices: Vec<String> = backend.devices.iter().map(device).collect();
+        if devices.is_empty() {
+            devices.push(format!("{}: no usable device, everything runs on the CPU", backend.name));
+        }
+        lines.extend(devices.iter().map(|d| format!("device       {d}")));
+    }
+    return lines;
+
+    fn device(of: &ffi::Device) -> String {
+        let memory = if of.memory == 0 { String::new() } else { format!(", {}", human(of.memory)) };
+        let cache = match (of.accelerator, of.operations) {
+            (true, _) => "helps the CPU",
+            (false, true) => "has the progressive KV cache's operations",
+            (false, false) => "has not the progressive KV cache's operations: the cache of its layers is on the CPU",
+        };
+        format!("{}: {}{memory}; {cache}", of.name, of.description)
+    }
+}
+
+#[cfg(not(feature = "llama"))]
+fn backends() -> Vec<String> {
+    vec!["backends     none (built without llama.cpp)".to_string()]
 }
 
 #[cfg(target_arch = "x86_64")]

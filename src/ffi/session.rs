@@ -95,7 +95,7 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {}
 
 /// Errors of llama.cpp go to stderr, the rest nowhere.
-unsafe extern "C" fn only_errors(level: c::ggml_log_level, text: *const c_char, _: *mut c_void) {
+pub(super) unsafe extern "C" fn only_errors(level: c::ggml_log_level, text: *const c_char, _: *mut c_void) {
     if level == c::GGML_LOG_LEVEL_ERROR && !text.is_null() {
         say!("{}", std::ffi::CStr::from_ptr(text).to_string_lossy());
     }

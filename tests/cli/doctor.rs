@@ -12,6 +12,12 @@ fn what_the_build_is_made_of() {
     {
         assert!(ran.out.lines().any(|l| l.starts_with(line)), "{line}: {}", ran.out);
     }
+    // the CPU is a device of every build, and runs every operation
+    let devices: Vec<_> = ran.out.lines().filter(|l| l.starts_with("device       ")).collect();
+    let cpu = devices.iter().find(|l| l.starts_with("device       CPU: ")).expect(&ran.out);
+    assert!(cpu.contains("has the progressive KV cache's operations"), "{cpu}");
+    let backends = ran.out.lines().find(|l| l.starts_with("backends ")).unwrap();
+    assert!(backends.split_whitespace().any(|b| b == "CPU"), "{backends}");
     let patches = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/patches/series")).unwrap();
     for patch in patches.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
         assert!(ran.out.contains(patch.trim()), "{patch}: {}", ran.out);
