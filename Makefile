@@ -54,7 +54,7 @@ cuda-test:
 	python3 scripts/cuda_lib.py $(if $(GPU),gpu,selftest)
 	$(if $(GPU),PMKVQ_CUDA_LIB="$$(python3 scripts/cuda_lib.py gpu)") cargo test --release --no-default-features --test cuda
 
-# the kernels' tests with the PTX that nvcc makes of them, on the host (docs/cuda.md); BARE=--no-default-features: without llama.cpp.
+# the kernels' tests with the PTX that nvcc makes of them, on the host (docs/cuda-testing.md); BARE=--no-default-features: without llama.cpp.
 # For compute_75 without one: shrinking 576 dimensions to 8 bits needs more shared memory than it has, or an order of pages that the test does not choose
 cuda-ptx:
 	for arch in 75 90; do \
