@@ -38,10 +38,7 @@ struct Described {
 }
 
 extern "C" {
-    fn pmkvq_describe_devices(
-        callback: unsafe extern "C" fn(*const Described, *mut c_void),
-        user_data: *mut c_void,
-    );
+    fn pmkvq_describe_devices(callback: unsafe extern "C" fn(*const Described, *mut c_void), user_data: *mut c_void);
 }
 
 /// # Safety
