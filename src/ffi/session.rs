@@ -82,6 +82,17 @@ pub enum DecodeError {
     Failed { status: i32 },
 }
 
+impl DecodeError {
+    fn of(status: i32, n_tokens: usize) -> Result<(), DecodeError> {
+        match status {
+            0 => Ok(()),
+            1 => Err(DecodeError::NoRoom { n_tokens }),
+            2 => Err(DecodeError::Aborted),
+            status => Err(DecodeError::Failed { status }),
+        }
+    }
+}
+
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -120,6 +131,18 @@ impl Model {
         };
         let model = NonNull::new(model).ok_or_else(|| format!("{}: llama.cpp can't load it", path.display()))?;
         Ok(Model { model })
+    }
+
+    /// Values of an embedding that `Context::decode_embeddings` takes.
+    pub fn n_embd(&self) -> usize {
+        // SAFETY: the model is valid
+        unsafe { c::llama_model_n_embd_inp(self.model.as_ptr()) as usize }
+    }
+
+    /// Whether positions have four parts: time, height, width and one that is not used (M-RoPE).
+    pub fn positions_have_parts(&self) -> bool {
+        // SAFETY: the model is valid
+        has_parts(unsafe { c::llama_model_rope_type(self.model.as_ptr()) })
     }
 
     pub fn n_vocab(&self) -> usize {
@@ -177,6 +200,10 @@ impl Drop for Model {
         // SAFETY: contexts borrow the model, so none is left
         unsafe { c::llama_model_free(self.model.as_ptr()) }
     }
+}
+
+fn has_parts(rope: c::llama_rope_type) -> bool {
+    [c::LLAMA_ROPE_TYPE_MROPE, c::LLAMA_ROPE_TYPE_IMROPE].contains(&rope)
 }
 
 /// What a context is made with besides cache and sizes.
@@ -285,12 +312,44 @@ impl<'m> Context<'m> {
             c::llama_batch_free(batch);
             status
         };
-        match status {
-            0 => Ok(()),
-            1 => Err(DecodeError::NoRoom { n_tokens: tokens.len() }),
-            2 => Err(DecodeError::Aborted),
-            status => Err(DecodeError::Failed { status }),
-        }
+        DecodeError::of(status, tokens.len())
+    }
+
+    /// Decodes an image's embeddings of one sequence, `[n][n_embd]`, as llama.cpp's multimodal programs do; logits for all of them.
+    /// `pos`: a position each, or, for models whose positions have four parts, four planes of `n`. Not `causal`: each sees all.
+    ///
+    /// # Errors
+    /// What `llama_decode` returned.
+    pub fn decode_embeddings(
+        &mut self,
+        embeddings: &[f32],
+        pos: &[i32],
+        seq: i32,
+        causal: bool,
+    ) -> Result<(), DecodeError> {
+        // SAFETY: every list is as long as llama.cpp expects, checked here, and outlives the call
+        let (n, status) = unsafe {
+            let model = c::llama_get_model(self.ctx.as_ptr());
+            let n = embeddings.len() / c::llama_model_n_embd_inp(model) as usize;
+            let parts = if has_parts(c::llama_model_rope_type(model)) { 4 } else { 1 };
+            assert_eq!(pos.len(), n * parts, "positions of {n} embeddings");
+            let mut seq = [seq];
+            let (mut ones, mut seqs, mut logits) = (vec![1i32; n], vec![seq.as_mut_ptr(); n], vec![1i8; n]);
+            let batch = c::llama_batch {
+                n_tokens: n as i32,
+                token: std::ptr::null_mut(),
+                embd: embeddings.as_ptr().cast_mut(),
+                pos: pos.as_ptr().cast_mut(),
+                n_seq_id: ones.as_mut_ptr(),
+                seq_id: seqs.as_mut_ptr(),
+                logits: logits.as_mut_ptr(),
+            };
+            c::llama_set_causal_attn(self.ctx.as_ptr(), causal);
+            let status = c::llama_decode(self.ctx.as_ptr(), batch);
+            c::llama_set_causal_attn(self.ctx.as_ptr(), true);
+            (n, status)
+        };
+        DecodeError::of(status, n)
     }
 
     /// Logits of token `i` of the last batch.

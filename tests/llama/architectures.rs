@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Random models by upstream's test-llama-archs, made once per build of llama.cpp.
-fn models() -> Vec<PathBuf> {
+pub(super) fn models() -> Vec<PathBuf> {
     poison();
     let build = Path::new(env!("PMKVQ_BUILD_DIR"));
     let make = Command::new(env!("PMKVQ_CMAKE"))
@@ -31,7 +31,7 @@ fn models() -> Vec<PathBuf> {
     found
 }
 
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     path.file_stem().unwrap().to_string_lossy().into_owned()
 }
 
@@ -87,7 +87,7 @@ fn logits(model: &Model, cache: &Cache) -> Result<Vec<f32>, String> {
 }
 
 /// Mean squared error over the mean square of `a`.
-fn nmse(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn nmse(a: &[f32], b: &[f32]) -> f64 {
     let sum = |f: &dyn Fn(f64, f64) -> f64| a.iter().zip(b).map(|(a, b)| f((*a).into(), (*b).into())).sum::<f64>();
     sum(&|a, b| (a - b) * (a - b)) / sum(&|a, _| a * a)
 }

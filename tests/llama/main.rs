@@ -8,6 +8,7 @@ mod common;
 mod emptied;
 mod equality;
 mod gguf;
+mod images;
 mod probe;
 mod profile;
 mod reuse;
