@@ -27,7 +27,7 @@ def main(args):
             subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", folder,
                             PACKAGE], check=True)
         env["LIBCLANG_PATH"] = str(native)
-    return subprocess.run(["cargo", "run", "--quiet", "--no-default-features", "--features", "bindgen", "--bin", "pmkvq-bindings",
+    return subprocess.run(["cargo", "run", "--quiet", "--profile", "once", "--no-default-features", "--features", "bindgen", "--bin", "pmkvq-bindings",
                            "--", "--llama", CACHE / "tree", *args], cwd=ROOT, env=env).returncode
 
 

@@ -1,7 +1,7 @@
 //! Writes `src/ffi/bindings.rs` from the patched `llama.h`, or checks that the committed file still says the same.
 //!
 //! ```text
-//! cargo run --no-default-features --features bindgen --bin pmkvq-bindings -- --llama DIR [--check]
+//! cargo run --profile once --no-default-features --features bindgen --bin pmkvq-bindings -- --llama DIR [--check]
 //! ```
 //!
 //! Needs libclang (`LIBCLANG_PATH` names its folder) and a C compiler, whose own headers (`stddef.h`) are used, since
