@@ -154,13 +154,19 @@ void pmkvq_store::create_cache() {
 }
 
 void pmkvq_store::place_layers() {
-    size_t n_moved = 0;
-    std::set<std::string> names;
+    // of the layers that move to the CPU
+    struct moved_layers {
+        size_t n = 0;
+        std::set<std::string> devices;
+    };
 
-    auto to_cpu = [&](size_t i) {
-        names.insert(ggml_backend_dev_name(placements[i].dev));
+    moved_layers without; // the device has no operations
+    moved_layers refused; // it has, but not for these layers
+
+    auto to_cpu = [&](size_t i, moved_layers & moved) {
+        moved.devices.insert(ggml_backend_dev_name(placements[i].dev));
+        moved.n++;
         placements[i] = {};
-        n_moved++;
     };
 
     for (size_t i = 0; i < placements.size(); ++i) {
@@ -168,7 +174,7 @@ void pmkvq_store::place_layers() {
             placements[i] = pmkvq_pretended_placement(i, placements.size());
         } else if (!pmkvq_has_operations(placements[i].dev)) {
             // before a budget is divided among devices, each with its own scratch
-            to_cpu(i);
+            to_cpu(i, without);
         }
     }
 
@@ -186,18 +192,25 @@ void pmkvq_store::place_layers() {
                 ok = ok && pmkvq_device_runs(device, layers[i], desc, pools, sides[2*i], sides[2*i + 1], rt->cache_meta_bytes(cache, layers[i].device), n_tokens);
             }
             if (!ok) {
-                to_cpu(i);
+                to_cpu(i, refused);
                 again = true;
             }
         }
     }
 
-    if (n_moved > 0) {
+    const char * func = __func__;
+
+    auto log_moved = [&](const moved_layers & moved, const char * before, const char * after) {
         std::string list;
-        for (const auto & name : names) {
+        for (const auto & name : moved.devices) {
             list += (list.empty() ? "" : ", ") + name;
         }
-        LLAMA_LOG_WARN("%s: the progressive KV cache and the attention of %zu of %zu layers run on the CPU: this build has no operations for them on %s, or none that reach all of their pages there (at most 32 GiB)\n",
-                __func__, n_moved, layers.size(), list.c_str());
-    }
+        if (moved.n > 0) {
+            LLAMA_LOG_WARN("%s: the progressive KV cache and the attention of %zu of %zu layers run on the CPU: %s%s%s\n",
+                    func, moved.n, layers.size(), before, list.c_str(), after);
+        }
+    };
+
+    log_moved(without, "this build has no operations for them on ", "");
+    log_moved(refused, "the operations on ", " do not take their heads and groups, or a pool of more than 32 GiB");
 }
