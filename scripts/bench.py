@@ -15,6 +15,7 @@ second of a dot-product loop in registers (examples/ceilings.rs), measured befor
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import shlex
@@ -32,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WIDTHS = {"16": 16, "8": 8, "4": 4, "2": 2}
 PLAIN = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}  # bytes per value
 WINDOW, BLOCK = 128, 128
-# ratios to f16 that are asked for, at two threads with every instruction that the CPU has
+# ratios to f16 that are asked for, at two threads: with AVX-512, and with AVX2
 ASKED = {("decode", 8192): {"16": 4, "8": 8, "4": 10, "2": 10}, ("decode", 32768): {"16": 5, "8": 10, "4": 16, "2": 16},
          ("prefill", 8192): {"16": 2, "8": 3, "4": 3, "2": 3}}
 ASKED_AVX2 = 3
@@ -189,7 +190,7 @@ class Bench:
     def measure(self):
         a = self.a
         plans = [c for c in a.caches if c in WIDTHS]
-        n_ctx = max(a.depths) + max(a.prefill, a.generate)
+        n_ctx = max(*a.depths, a.prefill_depth if a.prefill else 0) + max(a.prefill, a.generate)
         with tempfile.TemporaryDirectory(dir=a.folder) as folder:
             model = Path(folder, "random.gguf")
             say(f"writing the model: {a.model}, {a.layers} layers")
@@ -248,12 +249,21 @@ class Bench:
         samples = self.speed.get((cache, what, depth))
         return (self.a.prefill if what == "prefill" else 1) / statistics.median(samples) if samples else None
 
+    @functools.cache
+    def kernels(self):
+        """The instructions that ours use: those of --cpu, or the best that the CPU has."""
+        said = run(self.a.bin / "pmkvq", "doctor", env=self.env).splitlines()
+        return next((line.split()[1] for line in said if line.startswith("kernels ")), "?")
+
     def table(self, what, depth):
         a = self.a
         n = a.prefill if what == "prefill" else a.generate
-        asked = ASKED.get((what, depth), {}) if a.model == "attention" and not a.cpu else {}
-        if a.cpu == "avx2" and a.model == "attention" and what == "decode":
-            asked = dict.fromkeys(WIDTHS, ASKED_AVX2)
+        if a.model != "attention":
+            asked = {}
+        elif self.kernels() == "Avx2":
+            asked = dict.fromkeys(WIDTHS, ASKED_AVX2) if what == "decode" else {}
+        else:
+            asked = ASKED.get((what, depth), {}) if not a.cpu else {}
         yield f"### {'Prefill of ' + format(n, ',') if what == 'prefill' else 'Decode'} at depth {depth:,}"
         yield ""
         yield ("| cache | tokens/s | all repetitions | ratio to f16 | asked | K and V, GB/s | with weights, GB/s | Gmac/s "
@@ -281,9 +291,8 @@ class Bench:
 
     def report(self, command):
         a = self.a
-        kernels = next((l.split(None, 1)[1] for l in run(a.bin / "pmkvq", "doctor", env=self.env).splitlines() if l.startswith("kernels")), "?")
         yield (f"{datetime.date.today()}, {self.cpu}, {a.threads} threads of {os.cpu_count()} CPUs, load {self.load:.1f} at the start; "
-               f"llama.cpp {self.commit}, kernels {kernels.split()[0]}: `{command}`")
+               f"llama.cpp {self.commit}, kernels {self.kernels()}: `{command}`")
         yield ""
         shape = "8B shape, Q4_0" if a.model == "8b" else "attention of an 8B model, small matrices"
         yield (f"Model: {shape}, random weights, {a.layers} layer{'s' * (a.layers != 1)}. Flash attention on, {a.generate} tokens, medians of "
