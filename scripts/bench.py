@@ -261,7 +261,7 @@ class Bench:
         if a.model != "attention":
             asked = {}
         elif self.kernels() == "Avx2":
-            asked = dict.fromkeys(WIDTHS, ASKED_AVX2) if what == "decode" else {}
+            asked = dict.fromkeys(WIDTHS, ASKED_AVX2) if what == "decode" and (what, depth) in ASKED else {}
         else:
             asked = ASKED.get((what, depth), {}) if not a.cpu else {}
         yield f"### {'Prefill of ' + format(n, ',') if what == 'prefill' else 'Decode'} at depth {depth:,}"

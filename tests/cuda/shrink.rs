@@ -3,7 +3,7 @@
 use super::common::*;
 use super::device::{self, times, Buffer, Shrink, INVALID_VALUE};
 use pmkvq::capi::types::SideDesc;
-use pmkvq::geometry::{table_bytes, Side, Width};
+use pmkvq::geometry::{page_bytes, table_bytes, Side, Width};
 use pmkvq::kernels::{shrink_at, Isa, RangeRule, ShrinkOp};
 use pmkvq::policy::BlockOp;
 
@@ -36,9 +36,17 @@ impl Layer {
         Layer { k, v, ops: Vec::new() }
     }
 
-    /// A random operation on a block that no other has.
+    /// A random operation on a block that no other has. Where a block does not fit in shared memory, its pages are those that the
+    /// policy chooses: there is an order then (`large_heads_go_page_by_page`).
     fn add(&mut self, rng: &mut Rng, side: Side, block: usize, from: Width, to: Width) {
-        let op = random_op(rng, &mut self.k, block, from, to);
+        let mut op = random_op(rng, &mut self.k, block, from, to);
+        if to.pages() * page_bytes(self.k.d) > device::Device::get().shared_limit() {
+            let ratio = from.bits() / to.bits();
+            for (dst, sources) in op.dst.iter_mut().zip(op.src.chunks(ratio)) {
+                let there: Vec<i32> = sources.iter().copied().filter(|&p| p != -1).collect();
+                *dst = if there.is_empty() { -1 } else { rng.pick(&there) };
+            }
+        }
         self.ops.push(block_op(side, &op));
     }
 
