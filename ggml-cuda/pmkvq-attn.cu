@@ -1,10 +1,8 @@
 // pmkvq-attn.cu - attention over the progressive KV cache: which kernel runs
 
+#include "pmkvq-attn.cuh"
 #include "pmkvq-attn-common.cuh"
 #include "pmkvq-layout.cuh"
-
-int pmkvq_cuda_attn_decode (const pmkvq_op_attn & op, const void * seen, void * stream);
-int pmkvq_cuda_attn_prefill(const pmkvq_op_attn & op, size_t shared, void * stream);
 
 int pmkvq_cuda_supports_attn(uint32_t n_head, uint32_t n_head_kv, uint32_t head_dim_k, uint32_t head_dim_v, uint32_t group_k, uint32_t group_v) {
     // KV heads are what a grid has no more than 65535 of

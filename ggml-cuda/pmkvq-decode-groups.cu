@@ -1,8 +1,7 @@
 // pmkvq-decode-groups.cu - kernels of pmkvq-decode.cuh for all other head dimensions, and for rows of several groups
 
+#include "pmkvq-attn.cuh"
 #include "pmkvq-decode.cuh"
-
-int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, const void * seen, void * stream);
 
 int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, const void * seen, void * stream_) {
     cudaStream_t stream = (cudaStream_t) stream_;

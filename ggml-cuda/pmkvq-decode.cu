@@ -1,9 +1,7 @@
 // pmkvq-decode.cu - kernels of pmkvq-decode.cuh for the usual case: one group a row, head dimensions of 64 and 128
 
+#include "pmkvq-attn.cuh"
 #include "pmkvq-decode.cuh"
-
-int pmkvq_cuda_attn_decode_groups(const pmkvq_op_attn & op, const void * seen, void * stream);
-int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, const void * seen, void * stream);
 
 int pmkvq_cuda_attn_decode(const pmkvq_op_attn & op, const void * seen, void * stream_) {
     cudaStream_t stream = (cudaStream_t) stream_;

@@ -1,8 +1,7 @@
 // pmkvq-prefill-groups.cu - kernels of pmkvq-prefill.cuh for rows of several groups, and head dimensions up to 256
 
+#include "pmkvq-attn.cuh"
 #include "pmkvq-prefill-launch.cuh"
-
-int pmkvq_cuda_attn_prefill_groups(const pmkvq_op_attn & op, size_t shared, void * stream);
 
 int pmkvq_cuda_attn_prefill_groups(const pmkvq_op_attn & op, size_t shared, void * stream) {
     switch ((op.head_dim_k + 63)/64) {
