@@ -6,18 +6,20 @@
 #[path = "../llama/common.rs"]
 #[allow(dead_code)]
 mod common;
-#[path = "../llama/gguf.rs"]
-#[allow(dead_code)]
+#[path = "../shared/gguf.rs"]
 mod gguf;
 #[path = "../shared/log.rs"]
 mod log;
+#[path = "../llama/models.rs"]
+#[allow(dead_code)]
+mod models;
 #[path = "../shared/rng.rs"]
 mod rng;
 #[path = "../shared/temporary.rs"]
 mod temporary;
 
 use common::*;
-use gguf::{mimo2, Heads};
+use models::{mimo2, Heads};
 use pmkvq::ffi::{Cache, Context, Model};
 use pmkvq::plan::Plan;
 use std::path::Path;

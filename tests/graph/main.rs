@@ -6,16 +6,18 @@
 #[path = "../llama/common.rs"]
 #[allow(dead_code)]
 mod common;
-#[path = "../llama/gguf.rs"]
-#[allow(dead_code)]
+#[path = "../shared/gguf.rs"]
 mod gguf;
+#[path = "../llama/models.rs"]
+#[allow(dead_code)]
+mod models;
 #[path = "../shared/rng.rs"]
 mod rng;
 #[path = "../shared/temporary.rs"]
 mod temporary;
 
 use common::*;
-use gguf::{mimo2, Heads};
+use models::{mimo2, Heads};
 use pmkvq::capi::types::{OpAttn, Runtime};
 use pmkvq::capi::RUNTIME;
 use pmkvq::ffi::{BatchToken, Cache, Context, Model};

@@ -7,8 +7,10 @@ mod architectures;
 mod common;
 mod emptied;
 mod equality;
+#[path = "../shared/gguf.rs"]
 mod gguf;
 mod images;
+mod models;
 mod probe;
 mod profile;
 mod reuse;

@@ -1,7 +1,7 @@
 //! `pmkvq profile` on the shipped model: what it writes, what an interruption leaves, and mistakes.
 
 use super::common::*;
-use super::gguf::{gemma3n, llama, mimo2, Heads};
+use super::models::{gemma3n, llama, mimo2, Heads};
 use pmkvq::ffi::{BatchToken, Cache, Context, ContextOptions, Model, PlainType};
 use pmkvq::geometry::Width;
 use pmkvq::plan::Plan;

@@ -2,7 +2,7 @@
 //! that read another layer's K and V, K and V of different dimensions, attention sinks.
 
 use super::common::*;
-use super::gguf::{gemma3n, llama, mimo2, Heads};
+use super::models::{gemma3n, llama, mimo2, Heads};
 use pmkvq::ffi::{Cache, Model, PlainType};
 use std::path::Path;
 

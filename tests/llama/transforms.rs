@@ -1,7 +1,7 @@
 //! Transforms change what is stored, not what comes out: at 16 bits every one of them is exact attention, up to rounding.
 
 use super::common::*;
-use super::gguf::{gemma3n, llama, mimo2, Heads};
+use super::models::{gemma3n, llama, mimo2, Heads};
 use pmkvq::ffi::{describe_model, Cache, Model, PlainType};
 use pmkvq::plan::{LayerTransforms, Plan};
 use pmkvq::transform::Transform;

@@ -5,18 +5,20 @@
 #[path = "../llama/common.rs"]
 #[allow(dead_code)]
 mod common;
-#[path = "../llama/gguf.rs"]
-#[allow(dead_code)]
+#[path = "../shared/gguf.rs"]
 mod gguf;
 #[path = "../shared/log.rs"]
 mod log;
+#[path = "../llama/models.rs"]
+#[allow(dead_code)]
+mod models;
 #[path = "../shared/rng.rs"]
 mod rng;
 #[path = "../shared/temporary.rs"]
 mod temporary;
 
 use common::*;
-use gguf::{llama, Heads};
+use models::{llama, Heads};
 use pmkvq::ffi::{Cache, Context, ContextSizes, Model};
 
 /// Memory of this process that is in use, bytes.

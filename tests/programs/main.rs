@@ -7,7 +7,11 @@ mod common;
 mod eval;
 mod flags;
 mod generate;
+#[path = "../shared/gguf.rs"]
+mod gguf;
 mod perplexity;
+#[path = "../shared/rng.rs"]
+mod rng;
 mod server;
 #[path = "../shared/temporary.rs"]
 mod temporary;

@@ -1,6 +1,7 @@
-//! `llama-server` with a plan: several slots on one cache, prefix reuse, states in files and in RAM, context shift.
+//! `llama-server` with a plan: several slots on one cache, prefix reuse, states in files and in RAM, context shift, adapters.
 
 use super::common::*;
+use super::gguf::Gguf;
 use serde_json::{json, Value};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -65,7 +66,14 @@ impl Server {
     }
 
     fn complete(&self, prompt: &str, n: u32, slot: i32) -> Value {
-        let body = json!({ "prompt": prompt, "n_predict": n, "temperature": 0, "id_slot": slot, "cache_prompt": true });
+        self.complete_with(prompt, n, slot, json!({}))
+    }
+
+    /// With more fields in the request.
+    fn complete_with(&self, prompt: &str, n: u32, slot: i32, more: Value) -> Value {
+        let mut body =
+            json!({ "prompt": prompt, "n_predict": n, "temperature": 0, "id_slot": slot, "cache_prompt": true });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let (status, answer) = self.request("POST", "/completion", &body.to_string());
         assert_eq!(status, 200, "{answer}\n{}", self.log());
         serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{e}: {answer}"))
@@ -265,4 +273,39 @@ fn a_plan_that_is_gone_when_the_server_wakes_up_is_named() {
     server.child.wait().unwrap();
     let said = server.log();
     assert!(said.contains(&format!("{}: No such file", plan.text())), "{said}");
+}
+
+/// K and V that were made with an adapter are not used without it: what a slot holds goes when a request changes the scale.
+#[test]
+fn adapters_change_between_requests() {
+    let mut lora = Gguf::lora("llama", 16.0);
+    for layer in 0..6 {
+        for (name, n_out) in [("attn_q", 256), ("attn_k", 128), ("attn_v", 128)] {
+            lora.factors(&format!("blk.{layer}.{name}"), 256, n_out, 4);
+        }
+    }
+    let lora = lora.write(17);
+    let plan = plan(2048, &["--uniform", "4", "--parallel", "2"]);
+    let flags = ["-c", "2048", "-np", "2", "--pmkvq-plan", plan.text()];
+    let prompt = heldout(6000, 500);
+    let without = Server::start(&flags).complete(&prompt, 30, 0)["content"].clone();
+
+    let mut server = Server::start(&[&flags[..], &["--lora", lora.text()]].concat());
+    let answer = |scale: f32, slot: i32| {
+        let said = server.complete_with(&prompt, 30, slot, json!({ "lora": [{ "id": 0, "scale": scale }] }));
+        said["content"].as_str().unwrap().to_string()
+    };
+    let with = answer(1.0, 0);
+    assert_ne!(with, without, "the adapter changes nothing");
+    for (scale, expected) in [(0.0, without.as_str().unwrap()), (1.0, &with), (0.0, without.as_str().unwrap())] {
+        assert_eq!(answer(scale, 0), expected, "scale {scale}");
+    }
+    // both at once, which llama-server does not put into one batch
+    std::thread::scope(|s| {
+        let plain = s.spawn(|| answer(0.0, 0));
+        let other = s.spawn(|| answer(1.0, 1));
+        assert_eq!(plain.join().unwrap(), without.as_str().unwrap());
+        assert_eq!(other.join().unwrap(), with);
+    });
+    server.alive();
 }
