@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WIDTHS = {"16": 16, "8": 8, "4": 4, "2": 2}
 PLAIN = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}  # bytes per value
 WINDOW, BLOCK = 128, 128
-# ratios to f16 that are asked for, at two threads: with AVX-512, and with AVX2
+# ratios to f16 that are asked for, at two threads: with all that a CPU has beyond AVX2, and with AVX2
 ASKED = {("decode", 8192): {"16": 4, "8": 8, "4": 10, "2": 10}, ("decode", 32768): {"16": 5, "8": 10, "4": 16, "2": 16},
          ("prefill", 8192): {"16": 2, "8": 3, "4": 3, "2": 3}}
 ASKED_AVX2 = 3

@@ -41,7 +41,7 @@ fn backends() -> Vec<String> {
         let cache = match (of.accelerator, of.operations) {
             (true, _) => "helps the CPU",
             (false, true) => "has the progressive KV cache's operations",
-            (false, false) => "has not the progressive KV cache's operations: the cache of its layers is on the CPU",
+            (false, false) => "lacks the progressive KV cache's operations: the cache of its layers is on the CPU",
         };
         format!("{}: {}{memory}; {cache}", of.name, of.description)
     }

@@ -26,9 +26,9 @@ pub struct Backend {
     pub devices: Vec<Device>,
 }
 
-/// `pmkvq_backend_device` of `llama/pmkvq-backends.h`
+/// A device as C tells it: `pmkvq_backend_device` of `llama/pmkvq-backends.h`
 #[repr(C)]
-struct Described {
+struct BackendDevice {
     backend: *const c_char,
     name: *const c_char,
     description: *const c_char,
@@ -38,7 +38,10 @@ struct Described {
 }
 
 extern "C" {
-    fn pmkvq_describe_devices(callback: unsafe extern "C" fn(*const Described, *mut c_void), user_data: *mut c_void);
+    fn pmkvq_describe_devices(
+        callback: unsafe extern "C" fn(*const BackendDevice, *mut c_void),
+        user_data: *mut c_void,
+    );
 }
 
 /// # Safety
@@ -47,7 +50,7 @@ unsafe fn text(of: *const c_char) -> String {
     CStr::from_ptr(of).to_string_lossy().into_owned()
 }
 
-unsafe extern "C" fn collect(device: *const Described, user_data: *mut c_void) {
+unsafe extern "C" fn collect(device: *const BackendDevice, user_data: *mut c_void) {
     let found = &mut *user_data.cast::<Vec<Backend>>();
     let device = &*device;
     let backend = text(device.backend);
